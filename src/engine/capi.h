@@ -1,0 +1,284 @@
+/*
+ * capi.h: the one header that both the engine (C++) and the access method (C) include.
+ *
+ * Every function is noexcept. Those that can fail return false (or a negative count) and fill the
+ * caller's XtError; nothing is changed then unless said otherwise. The engine never calls back.
+ *
+ * Locks:   "W" in a comment: the caller holds the index's writer lock exclusively. The engine has no
+ *          lock of its own here. Scans need none.
+ * Memory:  a call that returns XT_NEED_MEMORY has left a chunk request: get it with
+ *          xt_chunk_wanted, allocate zeroed shared memory, hand it over with xt_chunk_provide, and
+ *          repeat the call. Before using an index, attach what other processes have provided:
+ *          while (xt_chunk_missing(...)) xt_chunk_provide(...).
+ * Units:   lengths in bytes, blocks of 8192 bytes, LSNs as the host's XLogRecPtr.
+ */
+#ifndef XTREE_CAPI_H
+#define XTREE_CAPI_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+#define XT_NOEXCEPT noexcept
+extern "C" {
+#else
+#define XT_NOEXCEPT
+#endif
+
+#define XT_API __attribute__((visibility("default")))
+
+/* Equal to xtree::Code. */
+typedef enum XtErrorCode
+{
+	XT_OK = 0, XT_INVALID_ARGUMENT = 1, XT_NOT_FOUND = 2, XT_CORRUPTION = 3, XT_IO_ERROR = 4,
+	XT_NO_SPACE = 5, XT_OUT_OF_MEMORY = 6, XT_NEED_MEMORY = 7, XT_UNSUPPORTED = 8, XT_BROKEN = 9,
+	XT_BUSY = 10, XT_INTERNAL = 11
+} XtErrorCode;
+
+typedef struct XtError
+{
+	int			code;			/* XtErrorCode */
+	char		message[500];	/* zero-terminated */
+} XtError;
+
+#define XT_DIMS_MAX 32
+#define XT_TREES 2
+#define XT_TREE_MAIN 0
+#define XT_TREE_NULL 1
+#define XT_LEVELS_MAX 16
+#define XT_SCAN_BATCH_MIN 1024
+#define XT_DELETE_BATCH_MAX 900
+
+typedef enum XtCoord { XT_F64 = 0, XT_F32 = 1 } XtCoord;
+typedef enum XtKind { XT_BOX = 0, XT_POINT = 1 } XtKind;
+
+typedef struct XtSpec
+{
+	uint8_t		dims;			/* 1..32 */
+	uint8_t		coord;			/* XtCoord */
+	uint8_t		kind;			/* XtKind */
+	uint8_t		leaf_fill_percent;	/* 10..100 */
+} XtSpec;
+
+typedef struct XtIdentity
+{
+	uint64_t	system_id;
+	uint32_t	tablespace;
+	uint32_t	database;
+	uint32_t	relation;
+	uint32_t	backend;
+} XtIdentity;
+
+/* See xtree::Predicate: lo_min <= key.lo <= lo_max and hi_min <= key.hi <= hi_max, per dimension. */
+typedef struct XtPredicate
+{
+	double		lo_min[XT_DIMS_MAX];
+	double		lo_max[XT_DIMS_MAX];
+	double		hi_min[XT_DIMS_MAX];
+	double		hi_max[XT_DIMS_MAX];
+	bool		nan_matches;	/* NaN key coordinates pass (the caller rechecks) */
+} XtPredicate;
+
+typedef struct XtTimelineEnd
+{
+	uint32_t	timeline;
+	uint32_t	reserved;
+	uint64_t	end_lsn;		/* records of that timeline count up to here */
+} XtTimelineEnd;
+
+typedef struct XtLoadPolicy
+{
+	uint32_t	current_timeline;
+	uint32_t	timeline_count;
+	const XtTimelineEnd *timelines;
+	uint64_t	lsn_max;		/* a capture LSN beyond this is broken */
+	XtIdentity	identity;
+} XtLoadPolicy;
+
+typedef struct XtRuntime XtRuntime; /* one per process */
+typedef struct XtIndex XtIndex;		/* this process's handle of an index */
+typedef struct XtScan XtScan;
+typedef struct XtBuild XtBuild;
+
+/* --- Process and shared memory ------------------------------------------------------------- */
+XT_API uint64_t xt_epoch_shared_bytes(uint32_t slots) XT_NOEXCEPT;
+XT_API void xt_epoch_shared_init(void *memory, uint32_t slots) XT_NOEXCEPT;
+/* Size of the zeroed shared memory that describes one index. */
+XT_API uint64_t xt_index_shared_bytes(void) XT_NOEXCEPT;
+
+/* `slot`: this process's reader slot, which no other process uses. */
+XT_API XtRuntime *xt_runtime_create(void *epoch_shared, uint32_t slot, uint32_t windows_max,
+									XtError *error) XT_NOEXCEPT;
+XT_API void xt_runtime_free(XtRuntime *runtime) XT_NOEXCEPT;
+XT_API uint32_t xt_runtime_windows_mapped(const XtRuntime *runtime) XT_NOEXCEPT;
+
+/* No I/O. `log_path` NULL: the index has no log (temp relations). */
+XT_API XtIndex *xt_index_open(XtRuntime *runtime, void *index_shared, const char *data_path,
+							  const char *log_path, XtError *error) XT_NOEXCEPT;
+/* Unmaps and frees the handle; scans on it must have been freed. The shared memory stays. */
+XT_API void xt_index_close(XtIndex *index) XT_NOEXCEPT;
+/* Unmaps the windows; they are mapped again when needed. No scan may be running. */
+XT_API void xt_index_drop_windows(XtIndex *index) XT_NOEXCEPT;
+
+typedef struct XtChunkRequest
+{
+	uint32_t	array;
+	uint32_t	level;
+	uint64_t	bytes;
+	uint64_t	ref;			/* xt_chunk_missing: what was provided elsewhere */
+} XtChunkRequest;
+
+XT_API void xt_chunk_wanted(XtIndex *index, XtChunkRequest *request) XT_NOEXCEPT;
+XT_API bool xt_chunk_missing(XtIndex *index, XtChunkRequest *request) XT_NOEXCEPT;
+XT_API void xt_chunk_provide(XtIndex *index, uint32_t array, uint32_t level, uint64_t ref,
+							 void *address) XT_NOEXCEPT;
+/* All chunk refs of an index, to free them: fills at most `capacity`, returns how many there are. */
+XT_API uint32_t xt_chunk_refs(const void *index_shared, uint64_t *refs, uint32_t capacity)
+	XT_NOEXCEPT;
+
+/* --- Create, load, state -------------------------------------------------------------------- */
+/* W. Empty index: truncates both files to what an empty index has; superblocks synced. The shared
+ * memory must be zero (chunks already provided may stay: zero them). */
+XT_API bool xt_create(XtIndex *index, const XtSpec *spec, const XtIdentity *identity,
+					  uint32_t timeline, XtError *error) XT_NOEXCEPT;
+/* W. Superblock, object table, log. Repeats after XT_NEED_MEMORY. XT_NOT_FOUND: no or empty file. */
+XT_API bool xt_load(XtIndex *index, const XtLoadPolicy *policy, XtError *error) XT_NOEXCEPT;
+/* The two superblock pages of an empty index, for an init fork: writes 2 * 8192 bytes. */
+XT_API bool xt_empty_image(const XtSpec *spec, const XtIdentity *identity, void *pages,
+						   XtError *error) XT_NOEXCEPT;
+XT_API bool xt_is_loaded(const XtIndex *index) XT_NOEXCEPT;
+XT_API bool xt_is_broken(const XtIndex *index) XT_NOEXCEPT;
+/* W. In shared memory at once; on disk if it can. */
+XT_API bool xt_mark_broken(XtIndex *index, XtError *error) XT_NOEXCEPT;
+XT_API void xt_spec(const XtIndex *index, XtSpec *spec) XT_NOEXCEPT;
+XT_API uint64_t xt_applied_lsn(const XtIndex *index) XT_NOEXCEPT;
+XT_API uint32_t xt_data_blocks(const XtIndex *index) XT_NOEXCEPT;
+/* Mapped address of a data block (to log its image); NULL and `error` if it cannot be mapped. */
+XT_API void *xt_block_address(XtIndex *index, uint32_t block, XtError *error) XT_NOEXCEPT;
+
+/* --- Changes: prepare may fail, apply cannot -------------------------------------------------- */
+/* W. `lo`, `hi`: dims doubles (hi is ignored for points). lo NULL: the row's key is NULL. */
+XT_API bool xt_prepare_insert(XtIndex *index, const double *lo, const double *hi,
+							  uint64_t record_id, XtError *error) XT_NOEXCEPT;
+/* W. Deletes the entries with these record ids (sorted) whose keys lie within lo..hi. Borrows
+ * `record_ids` until apply. `found`: how many apply will remove; 0: nothing to apply. */
+XT_API bool xt_prepare_delete(XtIndex *index, uint32_t tree, const double *lo, const double *hi,
+							  const uint64_t *record_ids, uint32_t count, uint32_t *found,
+							  XtError *error) XT_NOEXCEPT;
+/* W. Appends the log frame with this end LSN (0: none) and publishes. */
+XT_API void xt_apply(XtIndex *index, uint64_t lsn) XT_NOEXCEPT;
+XT_API void xt_discard(XtIndex *index) XT_NOEXCEPT;
+/* W. 1 GiB segment of the log file that the last apply wrote to, for the host's sync request. */
+XT_API uint32_t xt_log_file_segment(const XtIndex *index) XT_NOEXCEPT;
+XT_API uint64_t xt_log_bytes(const XtIndex *index) XT_NOEXCEPT;
+
+/* Pages that changes have touched since the last drain, for the host's page checksums. Tracking is
+ * off until enabled. Each is marked unstamped; the caller sets LSN and checksum. W. */
+typedef struct XtTouched
+{
+	uint32_t	block;
+	bool		in_log;
+	void	   *page;
+} XtTouched;
+XT_API void xt_track_touched(XtIndex *index, bool enabled) XT_NOEXCEPT;
+XT_API bool xt_touched_next(XtIndex *index, XtTouched *touched) XT_NOEXCEPT;
+
+/* --- Scans (no lock) ------------------------------------------------------------------------- */
+XT_API XtScan *xt_scan_create(XtIndex *index, XtError *error) XT_NOEXCEPT;
+XT_API void xt_scan_free(XtScan *scan) XT_NOEXCEPT;
+/* Both take a fresh epoch; a running scan ends first. */
+XT_API bool xt_scan_window(XtScan *scan, uint32_t tree, const XtPredicate *predicate,
+						   XtError *error) XT_NOEXCEPT;
+XT_API bool xt_scan_nearest(XtScan *scan, uint32_t tree, const double *point,
+							const XtPredicate *predicate, XtError *error) XT_NOEXCEPT;
+/* Next batch: returns how many (0 at the end, -1 on error). keys_lo, keys_hi (dims doubles an entry)
+ * and distances (nearest only) may be NULL. Window scans need capacity >= XT_SCAN_BATCH_MIN;
+ * one_leaf returns after each leaf with matches. */
+XT_API int xt_scan_next(XtScan *scan, uint64_t *record_ids, double *keys_lo, double *keys_hi,
+						double *distances, uint32_t capacity, bool one_leaf, XtError *error)
+	XT_NOEXCEPT;
+XT_API void xt_scan_end(XtScan *scan) XT_NOEXCEPT;
+/* Share of entries that a window is expected to match, from the top levels. */
+XT_API bool xt_estimate(XtIndex *index, const XtPredicate *predicate, double *fraction,
+						XtError *error) XT_NOEXCEPT;
+
+/* --- Bulk build (W throughout; the index is new and empty) ------------------------------------ */
+XT_API XtBuild *xt_build_begin(XtIndex *index, uint32_t threads, XtError *error) XT_NOEXCEPT;
+XT_API bool xt_build_add(XtBuild *build, const double *lo, const double *hi,
+						 const uint64_t *record_ids, uint32_t count, XtError *error) XT_NOEXCEPT;
+XT_API bool xt_build_add_null(XtBuild *build, uint64_t record_id, XtError *error) XT_NOEXCEPT;
+XT_API uint64_t xt_build_memory_bytes(const XtBuild *build) XT_NOEXCEPT;
+/* Moving to an external sort: take everything added back out, then add in curve order. */
+XT_API uint32_t xt_build_take(XtBuild *build, double *lo, double *hi, uint64_t *record_ids,
+							  uint32_t capacity) XT_NOEXCEPT;
+XT_API void xt_build_curve_keys(XtBuild *build, const double *bounds_lo, const double *bounds_hi,
+								const double *lo, const double *hi, uint32_t count, uint64_t *keys)
+	XT_NOEXCEPT;
+XT_API bool xt_build_add_sorted(XtBuild *build, const double *lo, const double *hi,
+								const uint64_t *record_ids, uint32_t count, XtError *error)
+	XT_NOEXCEPT;
+/* Sorts, packs, publishes in memory. Repeats after XT_NEED_MEMORY. */
+XT_API bool xt_build_pack(XtBuild *build, XtError *error) XT_NOEXCEPT;
+/* Writes the capture (both superblocks, table, stamps with `lsn`) and syncs the data file. */
+XT_API bool xt_build_finish(XtBuild *build, uint64_t lsn, XtError *error) XT_NOEXCEPT;
+XT_API void xt_build_free(XtBuild *build) XT_NOEXCEPT;
+
+/* --- Folds: begin and end under W, write and publish without ---------------------------------- */
+XT_API bool xt_fold_begin(XtIndex *index, uint64_t *capture_lsn, XtError *error) XT_NOEXCEPT;
+XT_API bool xt_fold_write(XtIndex *index, uint32_t blocks_max, bool *done, XtError *error)
+	XT_NOEXCEPT;
+XT_API bool xt_fold_publish(XtIndex *index, XtError *error) XT_NOEXCEPT;
+XT_API void xt_fold_end(XtIndex *index, bool published) XT_NOEXCEPT;
+
+/* Batch sync of files over many indexes (io_uring where permitted). status[i] is an XtErrorCode. */
+XT_API void xt_sync_files(const char *const *paths, int *status, uint32_t count) XT_NOEXCEPT;
+XT_API const char *xt_io_queue_name(void) XT_NOEXCEPT;
+
+/* --- Inspection ------------------------------------------------------------------------------ */
+typedef struct XtLevelStats
+{
+	uint64_t	nodes;
+	uint64_t	supernodes;
+	uint64_t	entries;
+	uint64_t	capacity;
+	uint64_t	blocks;
+} XtLevelStats;
+
+typedef struct XtStats
+{
+	uint64_t	entries;		/* keys */
+	uint64_t	null_entries;
+	uint32_t	height;
+	uint32_t	levels;			/* filled below */
+	XtLevelStats level[XT_LEVELS_MAX];	/* 0: leaves */
+	uint32_t	file_blocks;
+	uint32_t	used_blocks;
+	uint64_t	log_bytes;
+	uint64_t	log_file_blocks;
+	uint64_t	published_epoch;
+	uint64_t	capture_epoch;
+	uint64_t	capture_lsn;
+	uint64_t	applied_lsn;
+	uint64_t	retired_versions;	/* kept for readers or a capture */
+	uint64_t	folds;
+	uint32_t	active_shards;
+	uint32_t	windows_mapped; /* in this process */
+} XtStats;
+
+/* Walks all nodes from an epoch (no lock). */
+XT_API bool xt_stats(XtIndex *index, XtStats *stats, XtError *error) XT_NOEXCEPT;
+/* W. Walks and verifies everything, CRCs of stamped blocks included. Returns how many problems (each
+ * text handed out by xt_check_problem until the next check), or -1 on error. */
+XT_API int xt_check(XtIndex *index, XtError *error) XT_NOEXCEPT;
+XT_API const char *xt_check_problem(XtIndex *index, int i) XT_NOEXCEPT;
+/* W. Whether exactly this entry exists (lo NULL: in the NULL tree). */
+XT_API bool xt_contains(XtIndex *index, const double *lo, const double *hi, uint64_t record_id,
+						bool *found, XtError *error) XT_NOEXCEPT;
+/* Boxes of the nodes of a level: returns a malloc'd array of count * 2 * dims doubles (lo, hi). */
+XT_API bool xt_level_boxes(XtIndex *index, uint32_t level, double **boxes, uint64_t *count,
+						   XtError *error) XT_NOEXCEPT;
+
+#ifdef __cplusplus
+}
+#endif
+#endif							/* XTREE_CAPI_H */

@@ -1,0 +1,51 @@
+// Superblock: the root of a capture. Two slots, blocks 0 and 1 of the data file; a checkpoint writes
+// the other slot, so a torn write leaves the previous capture.
+#pragma once
+
+#include <cstdint>
+
+#include "segment/block.h"
+#include "store/index_shared.h"
+#include "tree/geometry.h"
+
+namespace xtree {
+
+inline constexpr uint64_t kSuperblockMagic = 0x3165657274782020;  // "  xtree1", little-endian.
+inline constexpr uint32_t kDirectoryBlocksMax = 1024;
+
+// On disk: DO NOT REORDER. One tree of the index.
+struct SuperblockTree {
+  uint8_t dims;
+  CoordType coord;
+  KeyKind kind;
+  uint8_t reserved[5];
+  uint64_t root;            // NodeId value, 0 if empty.
+  uint64_t entries;
+  uint32_t height;
+  uint32_t supernodes;
+  uint64_t nodes_by_level[kTreeLevelsMax];
+};
+static_assert(sizeof(SuperblockTree) == 160);
+
+// On disk: DO NOT REORDER.
+struct Superblock {
+  BlockHeader header;       // kind kSuperblock; header.crc32c covers the block.
+  uint64_t magic;
+  uint32_t version;         // kFormatVersion.
+  uint32_t broken;          // Nonzero: marked broken; every use errors until rebuilt.
+  uint64_t sequence;        // The valid slot with the higher sequence wins.
+  Identity identity;
+  uint64_t capture_id;      // Random per capture; the log names the one that it builds on.
+  uint64_t capture_lsn;     // Highest operation LSN in the capture.
+  uint64_t epoch;           // Index epoch of the capture.
+  uint64_t log_start_seq;   // First log sequence to replay; 0 if there is none.
+  uint32_t leaf_fill_percent;
+  uint32_t table_pages;     // Object-table pages in use.
+  uint32_t directory_count; // Directory blocks, each listing table-page blocks.
+  uint32_t reserved;
+  SuperblockTree trees[kTrees];
+  uint32_t directory[kDirectoryBlocksMax];
+};
+static_assert(sizeof(Superblock) <= kBlockBytes);
+
+}  // namespace xtree

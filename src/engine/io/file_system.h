@@ -1,0 +1,58 @@
+// The engine's one seam to files and mappings. Tests wrap or simulate it (testing/sim_file_system.h).
+//
+// A store into a mapping cannot be intercepted, so the seam is Map and Sync: the simulator maps
+// private memory, and a crash keeps what was synced and any subset of the rest, since the kernel may
+// write back any dirty page at any time.
+//
+// Threads:     every method from any thread.
+// Descriptors: none is kept. Each call opens the file, does its work and closes it.
+// Paths:       relative to the process's directory or absolute; names are the caller's.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "base/status.h"
+
+namespace xtree {
+
+struct FileInfo {
+  uint64_t size_bytes;
+  uint64_t disk_bytes;  // st_blocks * 512: what it occupies, holes excluded.
+  uint64_t device;
+  uint64_t inode;
+};
+
+class FileSystem {
+ public:
+  virtual ~FileSystem() = default;
+
+  // kNotFound if there is no such file.
+  virtual Result<FileInfo> Stat(const char* path) = 0;
+  // Makes [offset, offset + length) exist with its blocks reserved, creating the file if needed and
+  // never shrinking it. New bytes are zeros. A full disk is kNoSpace and leaves the size unchanged.
+  virtual Status Reserve(const char* path, uint64_t offset, uint64_t length) = 0;
+  // Gives the blocks of the range back; it reads as zeros. Best effort where the file system cannot
+  // punch: the range is then zeroed.
+  virtual Status Punch(const char* path, uint64_t offset, uint64_t length) = 0;
+  virtual Status Truncate(const char* path, uint64_t size_bytes) = 0;
+  // Maps `length` bytes from offset 0, shared and writable (or read-only). The mapping may be longer
+  // than the file; touching bytes past the end of the file is the caller's bug (SIGBUS).
+  virtual Result<std::byte*> Map(const char* path, uint64_t length, bool writable) = 0;
+  virtual void Unmap(std::byte* base, uint64_t length) = 0;
+  // fdatasync of everything stored in the file, through mappings too. A failed sync is never
+  // retried as if it had worked: the caller latches.
+  virtual Status Sync(const char* path) = 0;
+  // Starts write-back of a range without waiting (a hint; may do nothing).
+  virtual void StartWriteback(const char* path, uint64_t offset, uint64_t length) = 0;
+  // Makes the creation or removal of names in the directory of `path` durable.
+  virtual Status SyncDirectory(const char* path) = 0;
+  virtual Status Remove(const char* path) = 0;
+  virtual Status CreateDirectory(const char* path) = 0;
+};
+
+// The process-wide POSIX implementation.
+FileSystem* PosixFileSystem();
+
+}  // namespace xtree

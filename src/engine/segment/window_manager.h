@@ -1,0 +1,103 @@
+// Maps 1 GiB windows of an index's data file, lazily, within a budget.
+//
+// Window i is the whole of file segment i ("NAME", "NAME.1", ...), mapped shared and writable at its
+// full 1 GiB even while the file is shorter, so that growth needs no remapping. Readers use
+// `base(i)`, one load; everything else is here.
+//
+// Ownership:   a WindowManager belongs to one index handle in one process; a WindowBudget is shared by
+//              all handles of the process and outlives them.
+// Threads:     base() from any thread that holds a WindowPin. EnsureMapped from any thread.
+// Pins:        a pin covers all windows of its index. Eviction clears `base`, fences, and unmaps only
+//              if no pin is held; a pinner counts itself, fences, then reads `base`. One of the two
+//              always sees the other.
+// Budget:      soft: windows of pinned indexes stay, even over the budget. Eviction is least recently
+//              used, by index handle.
+// Descriptors: none is kept after mapping.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <string>
+
+#include "base/macros.h"
+#include "base/status.h"
+#include "io/file_system.h"
+#include "segment/block.h"
+
+namespace xtree {
+
+inline constexpr uint32_t kWindowsMax = 4096;  // 4 TiB an index.
+
+class WindowManager;
+
+// Process-wide limits and the LRU list of index handles with mapped windows.
+class WindowBudget {
+ public:
+  explicit WindowBudget(uint32_t windows_max) : windows_max_(windows_max) {}
+  WindowBudget(const WindowBudget&) = delete;
+  uint32_t windows_mapped() const { return windows_mapped_.load(std::memory_order_relaxed); }
+  uint64_t evictions() const { return evictions_.load(std::memory_order_relaxed); }
+  uint32_t windows_max() const { return windows_max_; }
+
+ private:
+  friend class WindowManager;
+  const uint32_t windows_max_;
+  std::mutex mutex_;
+  WindowManager* lru_head_ XT_GUARDED_BY(mutex_) = nullptr;  // Least recently used first.
+  WindowManager* lru_tail_ XT_GUARDED_BY(mutex_) = nullptr;
+  std::atomic<uint32_t> windows_mapped_{0};
+  std::atomic<uint64_t> evictions_{0};
+};
+
+class WindowManager {
+ public:
+  // `path` is segment 0; segment i > 0 is "path.i".
+  WindowManager(FileSystem* fs, WindowBudget* budget, std::string path);
+  ~WindowManager();  // Unmaps everything. No pin may be held.
+  WindowManager(const WindowManager&) = delete;
+
+  // Null if the window is not mapped.
+  std::byte* base(uint32_t window) const {
+    return bases_[window].load(std::memory_order_acquire);
+  }
+  std::byte* BlockAddress(uint32_t block) const {  // Null if the window is not mapped.
+    std::byte* b = base(block / kWindowBlocks);
+    return b ? b + uint64_t{block % kWindowBlocks} * kBlockBytes : nullptr;
+  }
+  // Maps the window if it is not; may evict windows of unpinned indexes.
+  Result<std::byte*> EnsureMapped(uint32_t window);
+  // Mapped address of a block, mapping its window if needed.
+  Result<std::byte*> MapBlock(uint32_t block);
+  void Pin() { pins_.fetch_add(1, std::memory_order_seq_cst); }
+  void Unpin() { pins_.fetch_sub(1, std::memory_order_release); }
+  uint32_t pins() const { return pins_.load(std::memory_order_relaxed); }
+  // Unmaps all windows (relcache invalidation). No pin may be held.
+  void DropAll();
+  std::string SegmentPath(uint32_t window) const;
+  const std::string& path() const { return path_; }
+  FileSystem* fs() const { return fs_; }
+
+ private:
+  FileSystem* const fs_;
+  WindowBudget* const budget_;
+  const std::string path_;
+  std::atomic<uint32_t> pins_{0};
+  std::atomic<std::byte*>* bases_;  // kWindowsMax slots of lazily touched anonymous memory, or a
+                                    // smaller array that grows; the implementer's choice.
+  WindowManager* lru_prev_ = nullptr;  // Guarded by budget_->mutex_, as is mapped_here_.
+  WindowManager* lru_next_ = nullptr;
+  uint32_t mapped_here_ = 0;
+};
+
+class WindowPin {
+ public:
+  explicit WindowPin(WindowManager* windows) : windows_(windows) { windows_->Pin(); }
+  ~WindowPin() { windows_->Unpin(); }
+  WindowPin(const WindowPin&) = delete;
+
+ private:
+  WindowManager* windows_;
+};
+
+}  // namespace xtree

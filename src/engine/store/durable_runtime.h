@@ -1,0 +1,81 @@
+// DurableRuntime: the engine for a C++ program. Many indexes, in memory or in a directory, many
+// threads, group commit, background checkpoints.
+//
+//   auto runtime = DurableRuntime::Open(options).value();
+//   auto index = runtime->CreateIndex("roads", IndexOptions{}).value();
+//   index->Insert(key, 17);  index->Commit();                 // durable in STRICT and BALANCED
+//   index->Search(predicate, [&](uint64_t id, const double* lo, const double* hi) { ... });
+//
+// Promises by mode:
+//   kInMemory   nothing survives.
+//   kStrict     Commit returns when the log is on disk; every Insert or Delete commits by itself.
+//   kBalanced   Commit returns when the log is on disk (concurrent committers share one flush).
+//   kEventual   Commit returns at once; the log is flushed every flush_interval_ms. After a crash a
+//               prefix of the committed operations is there.
+// No mode may corrupt. Operations not yet committed are visible to scans of this process at once.
+//
+// Threads:     everything from any thread. Readers take no lock; writers of one index take turns.
+// Descriptors: none while idle, but one io_uring.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "io/clock.h"
+#include "io/file_system.h"
+#include "store/durable_store.h"
+
+namespace xtree {
+
+enum class DurabilityMode : uint8_t { kInMemory, kStrict, kBalanced, kEventual };
+
+struct RuntimeOptions {
+  std::string directory;                  // Empty: only in-memory indexes.
+  DurabilityMode mode = DurabilityMode::kBalanced;
+  uint32_t windows_max = 64;              // Budget of mapped 1 GiB windows.
+  uint64_t log_bytes_fold = 256u << 20;   // Checkpoint when an index's log passes this...
+  uint64_t log_age_fold_ms = 300'000;     // ...or its oldest record is this old.
+  uint32_t flush_interval_ms = 50;        // EVENTUAL.
+  bool background_checkpoints = true;
+  FileSystem* fs = nullptr;               // Null: PosixFileSystem().
+  Clock* clock = nullptr;                 // Null: SystemClock().
+};
+
+class Index {
+ public:
+  using Visitor = std::function<void(uint64_t record_id, const double* lo, const double* hi)>;
+  virtual ~Index() = default;
+  virtual Status Insert(const Key& key, uint64_t record_id) = 0;
+  virtual Status InsertNull(uint64_t record_id) = 0;
+  virtual Status Delete(const Key& key, uint64_t record_id, bool* found) = 0;
+  virtual Status BulkLoad(const double* lo, const double* hi, const uint64_t* record_ids,
+                          uint64_t count, uint32_t threads) = 0;  // The index must be empty.
+  virtual Status Commit() = 0;
+  virtual Status Checkpoint() = 0;
+  virtual Status Search(const Predicate& predicate, const Visitor& visit) = 0;
+  virtual Status SearchNull(const Visitor& visit) = 0;
+  virtual Status Nearest(const double* point, uint32_t k,
+                         const std::function<void(uint64_t, double)>& visit) = 0;
+  virtual Status Check(std::vector<std::string>* problems) = 0;
+  virtual StoreInterface* store() = 0;    // For scans with their own buffers.
+};
+
+class DurableRuntime {
+ public:
+  static Result<std::unique_ptr<DurableRuntime>> Open(const RuntimeOptions& options);
+  virtual ~DurableRuntime() = default;    // Closes all indexes; nothing is lost that was committed.
+  virtual Result<Index*> CreateIndex(const std::string& name, const IndexOptions& options) = 0;
+  virtual Result<Index*> OpenIndex(const std::string& name) = 0;  // Recovers.
+  virtual Status CloseIndex(const std::string& name) = 0;
+  virtual Status DropIndex(const std::string& name) = 0;
+  virtual Status CommitAll() = 0;         // One batch for all dirty logs.
+  virtual EpochReader* reader() = 0;      // This thread's.
+  virtual uint32_t windows_mapped() const = 0;
+  virtual uint64_t window_evictions() const = 0;
+};
+
+}  // namespace xtree

@@ -1,0 +1,68 @@
+// IndexDetails: one index as its user sees it: keys, NULLs, operations in two halves, scans, bulk
+// load. It binds the trees to a store and, for a durable store, each operation to the log.
+//
+// Threads: Prepare/Apply/Discard and bulk load under the writer lock; scans anywhere.
+// Errors:  a Prepare that fails changes nothing. Apply cannot fail.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "base/status.h"
+#include "store/store_interface.h"
+#include "tree/xtree.h"
+
+namespace xtree {
+
+struct IndexOptions {
+  KeySpec spec{2, CoordType::kF64, KeyKind::kBox};
+  uint32_t leaf_fill_percent = 90;
+};
+
+// Where an operation is logged before it is applied; null for memory.
+class OperationLog {
+ public:
+  virtual ~OperationLog() = default;
+  // Makes sure that a frame of this payload can be appended.
+  virtual Status ReserveFrame(uint32_t payload_bytes) = 0;
+  virtual void AppendInsert(uint32_t tree, const KeySpec& spec, const Key& key,
+                            uint64_t record_id, uint64_t lsn) noexcept = 0;
+  virtual void AppendDelete(uint32_t tree, const KeySpec& spec, const Key& bound,
+                            const uint64_t* record_ids, uint32_t count, uint64_t lsn) noexcept = 0;
+};
+
+class IndexDetails {
+ public:
+  IndexDetails(StoreInterface* store, OperationLog* log);
+
+  // `key` null: the row's key is NULL.
+  Status PrepareInsert(const Key* key, uint64_t record_id);
+  // REQUIRES: count <= kDeleteBatchMax. Borrows record_ids (sorted) until Apply or Discard.
+  Status PrepareDelete(uint32_t tree, const Key& bound, const uint64_t* record_ids, uint32_t count,
+                       uint32_t* found);
+  // Logs, then applies what was prepared. `lsn`: the host's end LSN, 0 if none.
+  void Apply(uint64_t lsn) noexcept;
+  void Discard() noexcept;
+
+  XTree* tree(uint32_t i) { return &trees_[i]; }
+  StoreInterface* store() const { return store_; }
+
+  static constexpr uint32_t kDeleteBatchMax = 900;
+
+ private:
+  struct PendingOp {
+    uint32_t tree;
+    bool is_delete;
+    bool active;
+    Key key;
+    uint64_t record_id;
+    const uint64_t* record_ids;
+    uint32_t count;
+  };
+  StoreInterface* const store_;
+  OperationLog* const log_;
+  XTree trees_[kTrees];
+  PendingOp pending_{};
+};
+
+}  // namespace xtree

@@ -1,0 +1,92 @@
+// IndexShared: everything about one open index that all processes (or threads) share, and that is
+// rebuilt after a restart from superblock, object table and log. Zeroed memory of sizeof(IndexShared)
+// bytes, provided by the owner (the access method's registry, or DurableStore / MemoryStore).
+//
+// Who may write what: unless a member says otherwise, under the index's writer lock; members that are
+// read without it are atomics.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/shared_array.h"
+#include "object/object_table.h"
+#include "segment/segment_allocator.h"
+#include "tree/geometry.h"
+
+namespace xtree {
+
+inline constexpr uint32_t kTrees = 2;         // 0: the keys. 1: rows whose key is NULL, a 1-D f64
+inline constexpr uint32_t kTreeMain = 0;      //    point tree keyed by record id.
+inline constexpr uint32_t kTreeNull = 1;
+inline constexpr uint32_t kTreeLevelsMax = 16;
+
+// The root's NodeID never changes: a root split gives the root a new version one level up. So a
+// reader finds the root at its own epoch like any other node.
+struct TreeShared {
+  KeySpec spec;                               // Constant after Create/Open.
+  uint8_t reserved[5];
+  std::atomic<uint64_t> root;                 // NodeId value; 0 while the tree is empty.
+  std::atomic<uint64_t> entries;
+  std::atomic<uint32_t> height;               // 0 empty, 1 a single leaf. Statistics: readers take
+                                              // a node's level from its header.
+  std::atomic<uint32_t> supernodes;           // Inner nodes of more than one extent order above base.
+  std::atomic<uint64_t> nodes_by_level[kTreeLevelsMax];
+};
+
+// Identity of the relation that the files belong to, and of the cluster; zeros standalone. Stored in
+// superblock and log header, so that a copy or a stale file is noticed.
+struct Identity {
+  uint64_t system_id;
+  uint32_t tablespace;
+  uint32_t database;
+  uint32_t relation;   // relfilenode
+  uint32_t backend;    // Temp relations: backend id; else 0.
+};
+static_assert(sizeof(Identity) == 24);
+
+struct CaptureShared {
+  std::atomic<uint64_t> durable_epoch;   // Epoch of the last published (durable) capture.
+  std::atomic<uint64_t> pending_epoch;   // Epoch of the capture being written, else durable_epoch.
+  std::atomic<uint64_t> capture_lsn;     // Highest operation LSN in the durable capture.
+  uint64_t capture_id;                   // Random, per durable capture.
+  uint64_t sequence;                     // Superblock sequence of the durable capture.
+  uint32_t directory_blocks;             // Table directory of the durable capture: how many blocks,
+  uint32_t superblock_slot;              // and the slot (block 0 or 1) that names it.
+  std::atomic<uint32_t> fold_running;
+  uint32_t ops_since_commit;             // Standalone: a capture waits until this is 0.
+  std::atomic<uint64_t> folds;
+};
+
+struct LogShared {
+  std::atomic<uint64_t> start_seq;       // First log segment sequence that recovery needs.
+  std::atomic<uint64_t> current_seq;     // Segment being appended to; 0 before the log exists.
+  uint32_t current_segment;              // Its place in the log file (segment number).
+  uint32_t current_block;                // Block within it, and
+  uint32_t current_offset;               // the next free byte in that block.
+  std::atomic<uint32_t> file_blocks;     // Reserved blocks of the log file.
+  std::atomic<uint64_t> bytes;           // Frame bytes since start_seq.
+  std::atomic<uint64_t> appended_lsn;    // Highest LSN appended or recovered.
+  std::atomic<uint64_t> appended_ops;
+  std::atomic<uint64_t> synced_ops;      // Standalone group commit: ops known durable.
+  uint32_t timeline;                     // Engine timeline of new frames.
+  uint32_t reserved;
+};
+
+struct IndexShared {
+  uint32_t magic;                        // kIndexSharedMagic once initialized.
+  std::atomic<uint32_t> broken;          // Marked broken: every use errors.
+  Identity identity;
+  std::atomic<uint64_t> published_epoch; // Readers load this after pinning. Starts at 1.
+  std::atomic<uint64_t> applied_lsn;     // Highest LSN applied to the tree.
+  TreeShared trees[kTrees];
+  ObjectTableShared table;
+  AllocatorShared allocator;
+  CaptureShared capture;
+  LogShared log;
+  uint32_t leaf_fill_percent;            // Statistics; bulk load's fill factor.
+  uint32_t flags;
+};
+inline constexpr uint32_t kIndexSharedMagic = 0x58545348;
+
+}  // namespace xtree

@@ -1,0 +1,100 @@
+// StoreInterface: where XTree keeps its nodes. DurableStore and MemoryStore implement it on the same
+// object table and allocator; only files, log and checkpoints differ.
+//
+// Changing the tree has two halves, so that the second cannot fail (the host writes its WAL record
+// between them):
+//   prepare: Stage* calls build new node versions in fresh extents. Nothing is visible. May fail;
+//            then Discard() gives everything back.
+//   apply:   in-place edits of mutable nodes, then Publish(): pointers, then the epoch. noexcept.
+//
+// Threads:   reader() from any thread. Everything else under the index's writer lock.
+// Lifetimes: a node address is valid while a WindowPin is held, and its content while an EpochPin
+//            taken before the lookup is held (or the writer lock).
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/status.h"
+#include "object/object_table.h"
+#include "segment/block.h"
+#include "segment/window_manager.h"
+#include "store/index_shared.h"
+
+namespace xtree {
+
+// A node version's memory: 2^order blocks, each starting with a BlockHeader.
+struct NodeRef {
+  BlockHeader* node = nullptr;
+  uint32_t order = 0;
+  NodeId id;
+  BlockHeader* block(uint32_t i) const {
+    return reinterpret_cast<BlockHeader*>(reinterpret_cast<std::byte*>(node) +
+                                          uint64_t{i} * kBlockBytes);
+  }
+};
+
+class StoreInterface {
+ public:
+  virtual ~StoreInterface() = default;
+
+  IndexShared* shared() const { return shared_; }
+  WindowManager* windows() const { return windows_; }
+
+  // The version of `id` that a reader at `epoch` sees. Fast path: one entry load, no lock, no system
+  // call. The slow path maps a window, verifies a block's CRC the first time it is seen since it was
+  // loaded from disk, or walks to an older version. kCorruption names file and block.
+  Result<NodeRef> Lookup(NodeId id, uint64_t epoch) const;
+  // Lookup for hot loops: null node when the slow path is needed (call Lookup then).
+  NodeRef TryLookup(NodeId id, uint64_t epoch) const {
+    const ObjectEntry& entry = entries_[id.handle()];
+    const EntryWord word = entry.word.load(std::memory_order_acquire);
+    if (XT_UNLIKELY(WordTag(word) != id.tag() || !(word & kWordVerified))) return {};
+    std::byte* address = windows_->BlockAddress(WordBlock(word));
+    if (XT_UNLIKELY(address == nullptr)) return {};
+    auto* node = reinterpret_cast<BlockHeader*>(address);
+    if (XT_UNLIKELY(node->birth_epoch > epoch)) return {};
+    return NodeRef{node, WordOrder(word), id};
+  }
+  // Hints the CPU to fetch the entry of `id`, or the first lines of its node.
+  void PrefetchEntry(NodeId id) const { __builtin_prefetch(&entries_[id.handle()]); }
+  void PrefetchNode(NodeId id) const {
+    const EntryWord word = entries_[id.handle()].word.load(std::memory_order_relaxed);
+    const std::byte* address = windows_->BlockAddress(WordBlock(word));
+    if (address != nullptr) {
+      __builtin_prefetch(address);
+      __builtin_prefetch(address + 64);
+    }
+  }
+  // The newest version, for the writer. Same errors as Lookup.
+  Result<NodeRef> LookupNewest(NodeId id) const { return Lookup(id, ~uint64_t{0}); }
+
+  // Whether a node version may be changed in place (append, widen): born after the last capture
+  // began, so that no checkpoint refers to it.
+  bool IsMutable(const BlockHeader* node) const {
+    return node->birth_epoch > shared_->capture.pending_epoch.load(std::memory_order_relaxed);
+  }
+
+  // A new node of 2^order zeroed blocks with headers filled in (kind from level, id, level, order,
+  // extent_index, block_number; birth_epoch of the coming publication).
+  virtual Result<NodeRef> StageNew(uint32_t tree, uint8_t level, uint32_t order) = 0;
+  // A fresh extent for the next version of an existing node; headers as for StageNew. Staging twice
+  // for one node in one change is a bug.
+  virtual Result<NodeRef> StageVersion(NodeId id, uint32_t tree, uint8_t level, uint32_t order) = 0;
+  // The node disappears with this publication.
+  virtual Status StageFree(NodeId id) = 0;
+  virtual bool has_staged() const = 0;
+  // Makes everything staged visible under one new epoch, retires what it replaces, and reclaims what
+  // nobody needs any more (a bounded amount of work per call). Cannot fail.
+  virtual void Publish() noexcept = 0;
+  virtual void Discard() noexcept = 0;
+  // Makes sure that `nodes` StageNew calls of `order` succeed (bulk load).
+  virtual Status ReserveNodes(uint64_t nodes, uint32_t order) = 0;
+
+ protected:
+  IndexShared* shared_ = nullptr;
+  WindowManager* windows_ = nullptr;
+  EntryArray entries_;
+};
+
+}  // namespace xtree

@@ -1,0 +1,54 @@
+// BulkLoader: packs a tree bottom-up from all its entries at once.
+//
+// The order along a space-filling curve (Hilbert) fills leaves to the fill factor; every level above
+// is packed the same way. Two ways in:
+//   in memory: Add* everything, then Finish sorts (several threads) and packs.
+//   external:  the caller computes CurveKey for each entry, sorts by it with its own external sort,
+//              and calls AddSorted in that order; Finish packs. Memory: one leaf and one box a leaf.
+// Source: Kamel and Faloutsos, "Hilbert R-tree", VLDB 1994.
+//
+// Threads:    one caller; Finish may start `threads` workers that touch only private memory and
+//             fresh extents, block all signals, and are joined before it returns.
+// Durability: none; the nodes are staged and published like any other change.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "base/status.h"
+#include "store/store_interface.h"
+#include "tree/geometry.h"
+
+namespace xtree {
+
+struct BulkOptions {
+  uint32_t leaf_fill_percent = 90;
+  uint32_t threads = 1;
+};
+
+class BulkLoader {
+ public:
+  // REQUIRES: the tree is empty, and the writer lock is held until the loader is gone.
+  BulkLoader(StoreInterface* store, uint32_t tree, const BulkOptions& options);
+  ~BulkLoader();
+
+  // Position of a key on the curve. `bounds_lo/hi`: the extent of the data, `dims` each (keys outside
+  // are clamped, so an estimate will do).
+  static uint64_t CurveKey(const KeySpec& spec, const double* bounds_lo, const double* bounds_hi,
+                           const double* lo, const double* hi);
+
+  // `lo` and `hi` have dims x count doubles, entry by entry; hi is ignored for points (may be null).
+  Status Add(const double* lo, const double* hi, const uint64_t* record_ids, uint32_t count);
+  Status AddSorted(const double* lo, const double* hi, const uint64_t* record_ids, uint32_t count);
+  uint64_t memory_bytes() const;  // What Add has taken so far.
+  // Takes the added entries out again, in batches, to move them to an external sort.
+  uint32_t TakeAdded(double* lo, double* hi, uint64_t* record_ids, uint32_t capacity);
+  // Sorts, packs, publishes. kNeedMemory: provide the chunk and call again.
+  Status Finish();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace xtree

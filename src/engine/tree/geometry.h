@@ -1,0 +1,60 @@
+// Keys, predicates and rectangles in 1 to 32 dimensions.
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+#include "base/macros.h"
+
+namespace xtree {
+
+inline constexpr uint32_t kDimsMax = 32;
+
+// Stored in superblocks. DO NOT REORDER.
+enum class CoordType : uint8_t { kF64 = 0, kF32 = 1 };
+enum class KeyKind : uint8_t { kBox = 0, kPoint = 1 };
+
+// What one tree's keys look like.
+struct KeySpec {
+  uint8_t dims;        // 1..kDimsMax.
+  CoordType coord;     // Precision in leaves. Inner nodes always use f32 rounded outward.
+  KeyKind kind;        // Points are stored without a second corner.
+};
+
+// A key as the callers pass it: always doubles; f32 trees require values that are exact in f32.
+// A point has lo == hi. A coordinate may be infinite or NaN; a box with lo > hi is invalid except
+// through NaN. For bounding purposes a NaN coordinate counts as [-inf, +inf] in its dimension.
+struct Key {
+  double lo[kDimsMax];
+  double hi[kDimsMax];
+};
+
+// 48-bit record ids (the host: block << 16 | offset).
+inline constexpr uint64_t kRecordIdMax = (uint64_t{1} << 48) - 1;
+
+// A window query: a key matches iff for every dimension d
+//   lo_min[d] <= key.lo[d] <= lo_max[d]  and  hi_min[d] <= key.hi[d] <= hi_max[d].
+// Every position operator of the host is such a conjunction; tolerances and strictness are folded
+// into the bounds exactly by whoever builds it (am/xtopclass.c), with nextafter. An impossible bound
+// (min > max, or NaN) matches nothing.
+struct Predicate {
+  double lo_min[kDimsMax];
+  double lo_max[kDimsMax];
+  double hi_min[kDimsMax];
+  double hi_max[kDimsMax];
+  // Whether a NaN key coordinate passes its comparisons (the caller rechecks) or fails them.
+  bool nan_matches;
+
+  // Everything, NaN included.
+  static Predicate All() {
+    Predicate p;
+    for (uint32_t d = 0; d < kDimsMax; ++d) {
+      p.lo_min[d] = p.hi_min[d] = -std::numeric_limits<double>::infinity();
+      p.lo_max[d] = p.hi_max[d] = std::numeric_limits<double>::infinity();
+    }
+    p.nan_matches = true;
+    return p;
+  }
+};
+
+}  // namespace xtree

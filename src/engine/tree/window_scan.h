@@ -1,0 +1,46 @@
+// WindowScan: all entries that match a Predicate, in tree order, without locks.
+//
+// Threads: one at a time per scan. Beside any writer.
+// Promise: returns every entry whose insertion was applied before Begin and that no deletion removed
+//          before Begin; entries inserted while the scan runs may or may not appear; none twice.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/status.h"
+#include "object/epoch.h"
+#include "store/store_interface.h"
+#include "tree/geometry.h"
+
+namespace xtree {
+
+// Largest number of entries in a leaf, so the smallest buffer that Next accepts.
+inline constexpr uint32_t kScanBatchMin = 1024;
+
+class WindowScan {
+ public:
+  explicit WindowScan(StoreInterface* store) : store_(store) {}
+  ~WindowScan() { End(); }
+
+  // Takes a fresh epoch through `reader`; a running scan is ended first. Copies the predicate.
+  Status Begin(EpochReader* reader, uint32_t tree, const Predicate& predicate);
+  // Fills record ids (and, where `keys_lo`/`keys_hi` are not null, keys: `dims` doubles per entry)
+  // and sets `count`; 0 means the end. REQUIRES: capacity >= kScanBatchMin. `one_leaf` returns after
+  // each leaf that matched anything (bulk delete).
+  Status Next(uint64_t* record_ids, double* keys_lo, double* keys_hi, uint32_t capacity,
+              bool one_leaf, uint32_t* count);
+  // Releases the epoch. Idempotent.
+  void End();
+
+ private:
+  StoreInterface* const store_;
+  EpochPin pin_;
+  bool window_pinned_ = false;
+  uint32_t tree_ = 0;
+  uint64_t epoch_ = 0;
+  Predicate predicate_;
+  std::vector<NodeId> stack_;
+};
+
+}  // namespace xtree
