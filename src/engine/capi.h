@@ -152,12 +152,18 @@ XT_API bool xt_is_broken(const XtIndex *index) XT_NOEXCEPT;
 XT_API bool xt_mark_broken(XtIndex *index, XtError *error) XT_NOEXCEPT;
 XT_API void xt_spec(const XtIndex *index, XtSpec *spec) XT_NOEXCEPT;
 XT_API uint64_t xt_applied_lsn(const XtIndex *index) XT_NOEXCEPT;
+/* Entries of a tree, from shared memory: an insertion that was applied before counts. */
+XT_API uint64_t xt_entries(const XtIndex *index, uint32_t tree) XT_NOEXCEPT;
 XT_API uint32_t xt_data_blocks(const XtIndex *index) XT_NOEXCEPT;
 /* Mapped address of a data block (to log its image); NULL and `error` if it cannot be mapped. */
 XT_API void *xt_block_address(XtIndex *index, uint32_t block, XtError *error) XT_NOEXCEPT;
 
 /* --- Changes: prepare may fail, apply cannot -------------------------------------------------- */
-/* W. `lo`, `hi`: dims doubles (hi is ignored for points). lo NULL: the row's key is NULL. */
+/* W. `lo`, `hi`: dims doubles (hi is ignored for points). lo NULL: the row's key is NULL. A key with a
+ * NaN coordinate is *unordered*: no bounds describe it, so it is kept beside the NULL rows and the
+ * main tree's keys never hold a NaN. XT_TREE_NULL's keys are one-dimensional: the record id of a
+ * NULL row, -1 - record id of an unordered one (see xtree::NullTreeKey). The bulk build, the log and
+ * xt_contains route keys in the same way. */
 XT_API bool xt_prepare_insert(XtIndex *index, const double *lo, const double *hi,
 							  uint64_t record_id, XtError *error) XT_NOEXCEPT;
 /* W. Deletes the entries with these record ids (sorted) whose keys lie within lo..hi. Borrows
@@ -247,7 +253,7 @@ typedef struct XtLevelStats
 typedef struct XtStats
 {
 	uint64_t	entries;		/* keys */
-	uint64_t	null_entries;
+	uint64_t	null_entries;	/* NULL and unordered rows */
 	uint32_t	height;
 	uint32_t	levels;			/* filled below */
 	XtLevelStats level[XT_LEVELS_MAX];	/* 0: leaves */

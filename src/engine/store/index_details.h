@@ -35,7 +35,8 @@ class IndexDetails {
  public:
   IndexDetails(StoreInterface* store, OperationLog* log);
 
-  // `key` null: the row's key is NULL.
+  // `key` null: the row's key is NULL. NULL and unordered keys (IsUnordered) go to kTreeNull under
+  // their NullTreeKey.
   Status PrepareInsert(const Key* key, uint64_t record_id);
   // REQUIRES: count <= kDeleteBatchMax. Borrows record_ids (sorted) until Apply or Discard.
   Status PrepareDelete(uint32_t tree, const Key& bound, const uint64_t* record_ids, uint32_t count,

@@ -16,9 +16,9 @@
 
 namespace xtree {
 
-inline constexpr uint32_t kTrees = 2;         // 0: the keys. 1: rows whose key is NULL, a 1-D f64
-inline constexpr uint32_t kTreeMain = 0;      //    point tree keyed by record id.
-inline constexpr uint32_t kTreeNull = 1;
+inline constexpr uint32_t kTrees = 2;         // 0: the keys. 1: rows whose key is NULL or unordered
+inline constexpr uint32_t kTreeMain = 0;      //    (has a NaN coordinate), a 1-D f64 point tree of
+inline constexpr uint32_t kTreeNull = 1;      //    NullTreeKey values.
 inline constexpr uint32_t kTreeLevelsMax = 16;
 
 // The root's NodeID never changes: a root split gives the root a new version one level up. So a

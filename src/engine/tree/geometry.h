@@ -32,6 +32,22 @@ struct Key {
 // 48-bit record ids (the host: block << 16 | offset).
 inline constexpr uint64_t kRecordIdMax = (uint64_t{1} << 48) - 1;
 
+// A key with a NaN coordinate is unordered: no bounds describe it. IndexDetails keeps such rows
+// beside the NULL ones, so that queries over the main tree are exact without looking at NaNs.
+inline bool IsUnordered(const KeySpec& spec, const double* lo, const double* hi) {
+  for (uint32_t d = 0; d < spec.dims; ++d) {
+    if (lo[d] != lo[d] || (spec.kind == KeyKind::kBox && hi[d] != hi[d])) return true;
+  }
+  return false;
+}
+
+// A row's key in the tree of NULL and unordered rows; the sign tells the two apart, so that a
+// window of one dimension finds either kind.
+inline double NullTreeKey(uint64_t record_id, bool unordered) {
+  const double id = static_cast<double>(record_id);  // Exact: 48 bits.
+  return unordered ? -1.0 - id : id;
+}
+
 // A window query: a key matches iff for every dimension d
 //   lo_min[d] <= key.lo[d] <= lo_max[d]  and  hi_min[d] <= key.hi[d] <= hi_max[d].
 // Every position operator of the host is such a conjunction; tolerances and strictness are folded
