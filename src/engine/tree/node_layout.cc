@@ -1,0 +1,364 @@
+#include "tree/node_layout.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numeric>
+
+namespace xtree {
+
+namespace {
+
+constexpr float kInf32 = std::numeric_limits<float>::infinity();
+
+constexpr NodeLayout MakeLayout(uint32_t dims, bool leaf, bool wide, bool point, uint32_t shift) {
+  NodeLayout l{};
+  l.dims = static_cast<uint8_t>(dims);
+  l.leaf = leaf;
+  l.wide = wide;
+  l.corners = point ? 1 : 2;
+  l.coord_bytes = wide ? 8 : 4;
+  l.group_shift = static_cast<uint8_t>(shift);
+  l.group_size = 1u << shift;
+  l.group_coord_bytes = dims * l.corners * l.coord_bytes << shift;
+  l.group_id_bytes = (leaf ? 6u : 8u) << shift;
+  const uint32_t group_bytes = l.group_coord_bytes + l.group_id_bytes +
+                               dims * 2 * static_cast<uint32_t>(sizeof(float));
+  l.groups = kBlockPayloadBytes / group_bytes;
+  l.block_capacity = l.groups << shift;
+  l.boxes_offset = static_cast<uint32_t>(sizeof(BlockHeader)) + l.groups * l.group_coord_bytes;
+  l.ids_offset = l.boxes_offset + l.groups * dims * 2 * static_cast<uint32_t>(sizeof(float));
+  while (l.base_order < kOrderMax && l.block_capacity << l.base_order < kNodeEntriesMin) {
+    ++l.base_order;
+  }
+  return l;
+}
+
+// The group size that wastes least of the block; the largest if several do.
+constexpr NodeLayout BestLayout(uint32_t dims, bool leaf, bool wide, bool point) {
+  NodeLayout best = MakeLayout(dims, leaf, wide, point, 2);
+  for (uint32_t shift = 3; shift <= 4; ++shift) {
+    const NodeLayout l = MakeLayout(dims, leaf, wide, point, shift);
+    if (l.block_capacity >= best.block_capacity) best = l;
+  }
+  return best;
+}
+
+struct LayoutTable {
+  NodeLayout leaf[2][2][kDimsMax + 1];  // [wide][point][dims]
+  NodeLayout inner[kDimsMax + 1];
+};
+
+constexpr LayoutTable MakeTable() {
+  LayoutTable t{};
+  for (uint32_t dims = 1; dims <= kDimsMax; ++dims) {
+    t.inner[dims] = BestLayout(dims, false, false, false);
+    for (uint32_t i = 0; i < 4; ++i) {
+      t.leaf[i / 2][i % 2][dims] = BestLayout(dims, true, i / 2 != 0, i % 2 != 0);
+    }
+  }
+  return t;
+}
+
+constexpr LayoutTable kTable = MakeTable();
+
+// What the formats promise, and what kernels rely on: loads of 64 bytes that begin inside the group
+// boxes end inside the block, and a mask of 64 bits covers the groups.
+constexpr bool IsSound(const NodeLayout& l) {
+  return l.groups >= 1 && l.groups <= kGroupsMax && l.base_order <= kBaseOrderMax &&
+         l.ids_offset + l.groups * l.group_id_bytes <= kBlockBytes &&
+         l.ids_offset + 64 <= kBlockBytes && l.boxes_offset % 16 == 0 && l.ids_offset % 8 == 0;
+}
+constexpr bool AllSound() {
+  for (uint32_t dims = 1; dims <= kDimsMax; ++dims) {
+    if (!IsSound(kTable.inner[dims])) return false;
+    for (uint32_t i = 0; i < 4; ++i) {
+      if (!IsSound(kTable.leaf[i / 2][i % 2][dims])) return false;
+    }
+  }
+  return true;
+}
+static_assert(AllSound());
+static_assert(kTable.leaf[1][0][2].block_capacity == 208);  // 2-D f64 boxes
+static_assert(kTable.leaf[1][1][2].block_capacity == 352);  // 2-D f64 points
+static_assert(kTable.inner[2].block_capacity == 320);
+
+}  // namespace
+
+float RoundDown(double x) {
+  if (std::isnan(x)) return -kInf32;
+  // The conversion rounds to nearest, so an overflow to +inf is one step too far.
+  const float f = static_cast<float>(x);
+  return static_cast<double>(f) > x ? std::nextafterf(f, -kInf32) : f;
+}
+
+float RoundUp(double x) {
+  if (std::isnan(x)) return kInf32;
+  const float f = static_cast<float>(x);
+  return static_cast<double>(f) < x ? std::nextafterf(f, kInf32) : f;
+}
+
+Box32 Box32::Around(uint32_t dims, const double* lo, const double* hi) {
+  Box32 box;
+  for (uint32_t d = 0; d < dims; ++d) {
+    const bool nan = std::isnan(lo[d]) || std::isnan(hi[d]);
+    box.lo[d] = nan ? -kInf32 : RoundDown(lo[d]);
+    box.hi[d] = nan ? kInf32 : RoundUp(hi[d]);
+  }
+  return box;
+}
+
+void EntryList::Set(uint32_t i, const Box32& box, uint64_t id) {
+  std::copy(box.lo, box.lo + dims_, &coords_[size_t{i} * 2 * dims_]);
+  std::copy(box.hi, box.hi + dims_, &coords_[size_t{i} * 2 * dims_ + dims_]);
+  ids_[i] = id;
+}
+
+const NodeLayout& NodeLayout::For(const KeySpec& spec, bool leaf) {
+  XT_ASSERT(spec.dims >= 1 && spec.dims <= kDimsMax);
+  if (!leaf) return kTable.inner[spec.dims];
+  return kTable.leaf[spec.coord == CoordType::kF64][spec.kind == KeyKind::kPoint][spec.dims];
+}
+
+uint32_t NodeLayout::OrderFor(uint32_t entries) const {
+  uint32_t order = base_order;
+  while (order <= kOrderMax && Capacity(order) < entries) ++order;
+  return order;
+}
+
+uint32_t NodeLayout::Count(const BlockHeader* node) const {
+  uint32_t total = 0;
+  for (uint32_t i = 0; i < 1u << node->order; ++i) {
+    const uint32_t count = BlockCount(Block(node, i));
+    total += count;
+    if (count < block_capacity) break;
+  }
+  return total;
+}
+
+uint64_t NodeLayout::Id(const BlockHeader* node, uint32_t entry) const {
+  const BlockHeader* block = Block(node, entry / block_capacity);
+  const uint32_t slot = entry % block_capacity;
+  const std::byte* ids = GroupIds(block, slot >> group_shift);
+  const uint32_t lane = slot & (group_size - 1);
+  if (!leaf) return LoadRelaxed(reinterpret_cast<const uint64_t*>(ids) + lane);
+  const uint64_t low = LoadRelaxed(reinterpret_cast<const uint32_t*>(ids) + lane);
+  const uint64_t high = LoadRelaxed(
+      reinterpret_cast<const uint16_t*>(ids + group_size * sizeof(uint32_t)) + lane);
+  return high << 32 | low;
+}
+
+void NodeLayout::ReadKey(const BlockHeader* node, uint32_t entry, double* lo, double* hi) const {
+  const BlockHeader* block = Block(node, entry / block_capacity);
+  const uint32_t slot = entry % block_capacity;
+  const std::byte* coords = Coords(block, slot >> group_shift);
+  const uint32_t lane = slot & (group_size - 1);
+  const auto read = [&](uint32_t row) -> double {
+    const size_t i = (size_t{row} << group_shift) + lane;
+    return wide ? LoadRelaxed(reinterpret_cast<const double*>(coords) + i)
+                : double{LoadRelaxed(reinterpret_cast<const float*>(coords) + i)};
+  };
+  for (uint32_t d = 0; d < dims; ++d) {
+    lo[d] = read(d * corners);
+    if (hi != nullptr) hi[d] = corners == 2 ? read(d * 2 + 1) : lo[d];
+  }
+}
+
+Box32 NodeLayout::ChildBox(const BlockHeader* node, uint32_t entry) const {
+  XT_ASSERT(!leaf);
+  const BlockHeader* block = Block(node, entry / block_capacity);
+  const uint32_t slot = entry % block_capacity;
+  const float* row = reinterpret_cast<const float*>(Coords(block, slot >> group_shift)) +
+                     (slot & (group_size - 1));
+  Box32 box;
+  for (uint32_t d = 0; d < dims; ++d, row += 2 * group_size) {
+    box.lo[d] = LoadRelaxed(row);
+    box.hi[d] = LoadRelaxed(row + group_size);
+  }
+  return box;
+}
+
+uint32_t NodeLayout::FindChild(const BlockHeader* node, NodeId id) const {
+  const uint32_t count = Count(node);
+  for (uint32_t e = 0; e < count; ++e) {
+    if (Id(node, e) == id.value) return e;
+  }
+  return UINT32_MAX;
+}
+
+Box32 NodeLayout::Bounds(const BlockHeader* node) const {
+  Box32 box;
+  box.Clear(dims);
+  for (uint32_t i = 0; i < 1u << node->order; ++i) {
+    const BlockHeader* block = Block(node, i);
+    const uint32_t used = (BlockCount(block) + group_size - 1) >> group_shift;
+    for (uint32_t d = 0; d < dims; ++d) {
+      const float* lo = GroupLo(block, d);
+      for (uint32_t g = 0; g < used; ++g) {
+        box.lo[d] = std::min(box.lo[d], LoadRelaxed(lo + g));
+        box.hi[d] = std::max(box.hi[d], LoadRelaxed(lo + groups + g));
+      }
+    }
+    if (used < groups) break;
+  }
+  return box;
+}
+
+void NodeLayout::ReadAll(const BlockHeader* node, EntryList* list) const {
+  const uint32_t count = Count(node);
+  double lo[kDimsMax], hi[kDimsMax];
+  list->Reserve(list->size() + count);
+  for (uint32_t e = 0; e < count; ++e) {
+    ReadKey(node, e, lo, hi);
+    list->Add(lo, hi, Id(node, e));
+  }
+}
+
+template <class T>
+void NodeLayout::WriteCoords(BlockHeader* block, uint32_t slot, const double* lo,
+                             const double* hi) const {
+  T* row = reinterpret_cast<T*>(const_cast<std::byte*>(Coords(block, slot >> group_shift))) +
+           (slot & (group_size - 1));
+  for (uint32_t d = 0; d < dims; ++d) {
+    StoreRelaxed(row, static_cast<T>(lo[d]));
+    row += group_size;
+    if (corners == 2) {
+      StoreRelaxed(row, static_cast<T>(hi[d]));
+      row += group_size;
+    }
+  }
+}
+
+void NodeLayout::WriteId(BlockHeader* block, uint32_t slot, uint64_t id) const {
+  std::byte* ids = const_cast<std::byte*>(GroupIds(block, slot >> group_shift));
+  const uint32_t lane = slot & (group_size - 1);
+  if (!leaf) {
+    StoreRelaxed(reinterpret_cast<uint64_t*>(ids) + lane, id);
+    return;
+  }
+  XT_ASSERT(id <= kRecordIdMax);
+  StoreRelaxed(reinterpret_cast<uint32_t*>(ids) + lane, static_cast<uint32_t>(id));
+  StoreRelaxed(reinterpret_cast<uint16_t*>(ids + group_size * sizeof(uint32_t)) + lane,
+               static_cast<uint16_t>(id >> 32));
+}
+
+bool NodeLayout::WidenGroup(BlockHeader* block, uint32_t group, const Box32& box,
+                            bool first) const {
+  bool changed = first;
+  for (uint32_t d = 0; d < dims; ++d) {
+    float* lo = const_cast<float*>(GroupLo(block, d)) + group;
+    float* hi = lo + groups;
+    if (first || box.lo[d] < LoadRelaxed(lo)) {
+      StoreRelaxed(lo, box.lo[d]);
+      changed = true;
+    }
+    if (first || box.hi[d] > LoadRelaxed(hi)) {
+      StoreRelaxed(hi, box.hi[d]);
+      changed = true;
+    }
+  }
+  return changed;
+}
+
+void NodeLayout::WriteEntry(BlockHeader* block, uint32_t slot, const double* lo, const double* hi,
+                            uint64_t id) const {
+  const double* top = leaf && corners == 1 ? lo : hi;
+  // The first entry of a group replaces the stale box of a group that nobody reads yet.
+  WidenGroup(block, slot >> group_shift, Box32::Around(dims, lo, top),
+             (slot & (group_size - 1)) == 0);
+  wide ? WriteCoords<double>(block, slot, lo, top) : WriteCoords<float>(block, slot, lo, top);
+  WriteId(block, slot, id);
+}
+
+void NodeLayout::Append(BlockHeader* node, const double* lo, const double* hi, uint64_t id) const {
+  const uint32_t entry = Count(node);
+  XT_ASSERT(entry < Capacity(node->order));
+  BlockHeader* block = Block(node, entry / block_capacity);
+  const uint32_t slot = entry % block_capacity;
+  WriteEntry(block, slot, lo, hi, id);
+  std::atomic_ref<uint32_t>(block->count).store(slot + 1, std::memory_order_release);
+}
+
+void NodeLayout::AppendChild(BlockHeader* node, const Box32& box, NodeId id) const {
+  XT_ASSERT(!leaf && id.valid());
+  double lo[kDimsMax], hi[kDimsMax];
+  std::copy(box.lo, box.lo + dims, lo);
+  std::copy(box.hi, box.hi + dims, hi);
+  Append(node, lo, hi, id.value);
+}
+
+bool NodeLayout::WidenChild(BlockHeader* node, uint32_t entry, const Box32& box) const {
+  XT_ASSERT(!leaf && entry < Count(node));
+  BlockHeader* block = Block(node, entry / block_capacity);
+  const uint32_t slot = entry % block_capacity;
+  WidenGroup(block, slot >> group_shift, box, false);
+  float* row = reinterpret_cast<float*>(
+                   const_cast<std::byte*>(Coords(block, slot >> group_shift))) +
+               (slot & (group_size - 1));
+  bool changed = false;
+  for (uint32_t d = 0; d < dims; ++d, row += 2 * group_size) {
+    if (box.lo[d] < LoadRelaxed(row)) {
+      StoreRelaxed(row, box.lo[d]);
+      changed = true;
+    }
+    if (box.hi[d] > LoadRelaxed(row + group_size)) {
+      StoreRelaxed(row + group_size, box.hi[d]);
+      changed = true;
+    }
+  }
+  return changed;
+}
+
+void NodeLayout::Build(BlockHeader* node, const EntryList& list, const uint32_t* pick,
+                       uint32_t count, bool keep_order) const {
+  XT_ASSERT(count <= Capacity(node->order));
+  XT_ASSERT(list.dims() == dims);
+  std::vector<uint32_t> order(count);
+  if (pick != nullptr) {
+    std::copy(pick, pick + count, order.begin());
+  } else {
+    std::iota(order.begin(), order.end(), 0u);
+  }
+  if (!keep_order) ArrangeGroups(list, order.data(), count, group_size);
+  for (uint32_t e = 0; e < count; ++e) {
+    WriteEntry(Block(node, e / block_capacity), e % block_capacity, list.lo(order[e]),
+               list.hi(order[e]), list.id(order[e]));
+  }
+  for (uint32_t i = 0; i < 1u << node->order; ++i) {
+    const uint32_t before = i * block_capacity;
+    Block(node, i)->count = count > before ? std::min(count - before, block_capacity) : 0;
+  }
+}
+
+void ArrangeGroups(const EntryList& list, uint32_t* order, uint32_t count, uint32_t group) {
+  if (count <= group) return;
+  // Twice the centre, with NaN and infinities squeezed to finite values so that the order is total.
+  const auto centre = [&list](uint32_t i, uint32_t d) {
+    const double sum = list.lo(i)[d] + list.hi(i)[d];
+    constexpr double kMax = std::numeric_limits<double>::max() / 4;
+    if (std::isnan(sum)) return kMax;
+    return std::clamp(sum, -kMax, kMax);
+  };
+  uint32_t widest = 0;
+  double widest_spread = -1;
+  for (uint32_t d = 0; d < list.dims(); ++d) {
+    double lo = centre(order[0], d), hi = lo;
+    for (uint32_t i = 1; i < count; ++i) {
+      const double c = centre(order[i], d);
+      lo = std::min(lo, c);
+      hi = std::max(hi, c);
+    }
+    if (hi - lo > widest_spread) {
+      widest_spread = hi - lo;
+      widest = d;
+    }
+  }
+  const uint32_t half = ((count + group - 1) / group / 2) * group;
+  std::nth_element(order, order + half, order + count, [&](uint32_t a, uint32_t b) {
+    return centre(a, widest) < centre(b, widest);
+  });
+  ArrangeGroups(list, order, half, group);
+  ArrangeGroups(list, order + half, count - half, group);
+}
+
+}  // namespace xtree

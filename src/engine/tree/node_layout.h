@@ -1,0 +1,223 @@
+// Where everything in a node is (src/README.md, "Nodes"), and the only code that writes it.
+//
+// A node is 2^order blocks. Each block is self-contained: header, coordinates, group boxes, ids, so
+// that entry e of a node is slot e % block_capacity of block e / block_capacity, and blocks fill in
+// order. Slots come in groups of `group_size` (16, or 8 or 4 for very long keys):
+//
+//   coordinates   per group: lo[d0] x g, hi[d0] x g, lo[d1] x g, ... (points have no hi). f64 or f32
+//                 in leaves, as the key's own type; f32 rounded outward in inner nodes.
+//   group boxes   f32 rounded outward: lo[d0] x G, hi[d0] x G, lo[d1] x G, ... for the G groups.
+//   ids           leaf, per group: u32 x g (low parts), u16 x g (high parts) of 48-bit record ids.
+//                 inner, per group: u64 x g NodeIds.
+//
+// Threads: a version that readers can see changes in two ways only, Append and WidenChild, both under
+//   the writer lock. Each word is stored once and atomically, and no reader can be hurt by the order:
+//   Append:     group box first, then the entry's own words (nobody reads a slot at or above the
+//               count), then the count with release order. A reader that took the old count may see
+//               the wider group box, and looks at a group in vain.
+//   WidenChild: group box first, then the child's box, float by float, outward only. A reader sees
+//               for each float the old value or the new one, so at least the old box; only a reader
+//               that began after the change was applied must see all of the new box, and it does.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "object/node_id.h"
+#include "segment/block.h"
+#include "tree/geometry.h"
+
+namespace xtree {
+
+inline constexpr uint32_t kGroupSizeMax = 16;
+inline constexpr uint32_t kGroupsMax = 48;          // In a block: f32 points in one dimension.
+inline constexpr uint32_t kNodeEntriesMin = 48;     // Base orders are chosen to hold at least these.
+// The largest order that a node of base order has (f64 boxes in 32 dimensions).
+inline constexpr uint32_t kBaseOrderMax = 2;
+
+// Words of a published node are read and written through these.
+template <class T>
+inline T LoadRelaxed(const T* word) {
+  return std::atomic_ref<T>(*const_cast<T*>(word)).load(std::memory_order_relaxed);
+}
+template <class T>
+inline void StoreRelaxed(T* word, T value) {
+  std::atomic_ref<T>(*word).store(value, std::memory_order_relaxed);
+}
+
+// The largest f32 <= x, the smallest f32 >= x: exact values are kept, 1e300 becomes FLT_MAX or
+// +inf. NaN becomes the unbounded side.
+float RoundDown(double x);
+float RoundUp(double x);
+
+// A bounding rectangle as inner nodes store it. Only `dims` elements are meaningful.
+struct Box32 {
+  float lo[kDimsMax];
+  float hi[kDimsMax];
+
+  void Clear(uint32_t dims) {  // To the empty box, which any Extend replaces.
+    for (uint32_t d = 0; d < dims; ++d) {
+      lo[d] = std::numeric_limits<float>::infinity();
+      hi[d] = -std::numeric_limits<float>::infinity();
+    }
+  }
+  void Extend(uint32_t dims, const Box32& other) {
+    for (uint32_t d = 0; d < dims; ++d) {
+      lo[d] = lo[d] < other.lo[d] ? lo[d] : other.lo[d];
+      hi[d] = hi[d] > other.hi[d] ? hi[d] : other.hi[d];
+    }
+  }
+  bool Contains(uint32_t dims, const Box32& other) const {
+    for (uint32_t d = 0; d < dims; ++d) {
+      if (!(lo[d] <= other.lo[d] && hi[d] >= other.hi[d])) return false;
+    }
+    return true;
+  }
+  // The smallest box around a key; a NaN in a dimension leaves that dimension unbounded.
+  static Box32 Around(uint32_t dims, const double* lo, const double* hi);
+};
+
+// Entries taken out of a node, or to be put into one. Inner entries hold their f32 values exactly.
+class EntryList {
+ public:
+  explicit EntryList(uint32_t dims) : dims_(dims) {}
+  uint32_t dims() const { return dims_; }
+  uint32_t size() const { return static_cast<uint32_t>(ids_.size()); }
+  const double* lo(uint32_t i) const { return &coords_[size_t{i} * 2 * dims_]; }
+  const double* hi(uint32_t i) const { return lo(i) + dims_; }
+  uint64_t id(uint32_t i) const { return ids_[i]; }
+  void Clear() {
+    coords_.clear();
+    ids_.clear();
+  }
+  void Reserve(uint32_t entries) {
+    coords_.reserve(size_t{entries} * 2 * dims_);
+    ids_.reserve(entries);
+  }
+  void Add(const double* lo, const double* hi, uint64_t id) {
+    coords_.insert(coords_.end(), lo, lo + dims_);
+    coords_.insert(coords_.end(), hi, hi + dims_);
+    ids_.push_back(id);
+  }
+  void Add(const Box32& box, uint64_t id) {
+    coords_.insert(coords_.end(), box.lo, box.lo + dims_);
+    coords_.insert(coords_.end(), box.hi, box.hi + dims_);
+    ids_.push_back(id);
+  }
+  void Set(uint32_t i, const Box32& box, uint64_t id);
+
+ private:
+  uint32_t dims_;
+  std::vector<double> coords_;  // lo x dims, hi x dims for each entry.
+  std::vector<uint64_t> ids_;
+};
+
+// Offsets and sizes for one KeySpec and kind of node. All nodes of a tree share two of these.
+struct NodeLayout {
+  uint8_t dims;
+  bool leaf;
+  bool wide;                  // f64 coordinates.
+  uint8_t corners;            // 1: points without hi; else 2.
+  uint8_t coord_bytes;        // 4 or 8.
+  uint8_t base_order;         // Extent order of a node that is not a supernode.
+  uint8_t group_shift;
+  uint32_t group_size;        // Entries in a group: 1 << group_shift.
+  uint32_t groups;            // In a block.
+  uint32_t block_capacity;    // Entries in a block.
+  uint32_t group_coord_bytes;
+  uint32_t group_id_bytes;
+  uint32_t boxes_offset;      // From the start of the block, as all offsets.
+  uint32_t ids_offset;
+
+  // Constant for the life of the program. REQUIRES: a valid spec.
+  static const NodeLayout& For(const KeySpec& spec, bool leaf);
+
+  // --- Sizes.
+  uint32_t Capacity(uint32_t order) const { return block_capacity << order; }
+  uint32_t base_capacity() const { return Capacity(base_order); }
+  // Smallest order from base_order up whose capacity is at least `entries`; kOrderMax + 1 if none.
+  uint32_t OrderFor(uint32_t entries) const;
+  static uint32_t BlockCount(const BlockHeader* block) {
+    return std::atomic_ref<uint32_t>(const_cast<BlockHeader*>(block)->count)
+        .load(std::memory_order_acquire);
+  }
+  static const BlockHeader* Block(const BlockHeader* node, uint32_t i) {
+    return reinterpret_cast<const BlockHeader*>(reinterpret_cast<const std::byte*>(node) +
+                                                size_t{i} * kBlockBytes);
+  }
+  static BlockHeader* Block(BlockHeader* node, uint32_t i) {
+    return const_cast<BlockHeader*>(Block(const_cast<const BlockHeader*>(node), i));
+  }
+  // Entries of the whole node.
+  uint32_t Count(const BlockHeader* node) const;
+
+  // --- Parts of a block.
+  const std::byte* Coords(const BlockHeader* block, uint32_t group) const {
+    return At(block, sizeof(BlockHeader) + group * group_coord_bytes);
+  }
+  // lo of all groups in dimension d; hi follows `groups` floats later.
+  const float* GroupLo(const BlockHeader* block, uint32_t d) const {
+    return reinterpret_cast<const float*>(At(block, boxes_offset)) + size_t{2} * d * groups;
+  }
+  const float* GroupHi(const BlockHeader* block, uint32_t d) const {
+    return GroupLo(block, d) + groups;
+  }
+  // u32 x group_size, then u16 x group_size (leaf), or u64 x group_size (inner).
+  const std::byte* GroupIds(const BlockHeader* block, uint32_t group) const {
+    return At(block, ids_offset + group * group_id_bytes);
+  }
+
+  // --- One entry, by its number in the node.
+  // Record id or NodeId value.
+  uint64_t Id(const BlockHeader* node, uint32_t entry) const;
+  NodeId Child(const BlockHeader* node, uint32_t entry) const { return NodeId{Id(node, entry)}; }
+  // Writes dims doubles to each (hi may be null).
+  void ReadKey(const BlockHeader* node, uint32_t entry, double* lo, double* hi) const;
+  // REQUIRES: an inner node.
+  Box32 ChildBox(const BlockHeader* node, uint32_t entry) const;
+  // Entry whose NodeId is `id`, or UINT32_MAX.
+  uint32_t FindChild(const BlockHeader* node, NodeId id) const;
+  // The box around all groups, as a parent should have it; the empty box for no entries.
+  Box32 Bounds(const BlockHeader* node) const;
+  // Appends all entries to `list`.
+  void ReadAll(const BlockHeader* node, EntryList* list) const;
+
+  // --- Changing. See "Threads" above: the first three are safe beside readers.
+  // REQUIRES: Count(node) < Capacity(node->order). The box or key is in the layout's precision.
+  void Append(BlockHeader* node, const double* lo, const double* hi, uint64_t id) const;
+  void AppendChild(BlockHeader* node, const Box32& box, NodeId id) const;
+  // Makes child `entry`'s box (and first its group's) contain `box`. Returns false if it did already.
+  bool WidenChild(BlockHeader* node, uint32_t entry, const Box32& box) const;
+
+  // Fills a fresh node (headers initialised, counts zero, not yet visible) with the entries
+  // list[pick[0..count)], or list[0..count) if `pick` is null. Unless `keep_order`, near entries are
+  // put into one group, so that group boxes are tight; full groups come first.
+  // REQUIRES: count <= Capacity(node->order).
+  void Build(BlockHeader* node, const EntryList& list, const uint32_t* pick, uint32_t count,
+             bool keep_order = false) const;
+
+ private:
+  static const std::byte* At(const BlockHeader* block, size_t offset) {
+    return reinterpret_cast<const std::byte*>(block) + offset;
+  }
+  static std::byte* At(BlockHeader* block, size_t offset) {
+    return reinterpret_cast<std::byte*>(block) + offset;
+  }
+  template <class T>
+  void WriteCoords(BlockHeader* block, uint32_t slot, const double* lo, const double* hi) const;
+  void WriteId(BlockHeader* block, uint32_t slot, uint64_t id) const;
+  // Writes entry `slot` of a block and its group box, without counting it.
+  void WriteEntry(BlockHeader* block, uint32_t slot, const double* lo, const double* hi,
+                  uint64_t id) const;
+  bool WidenGroup(BlockHeader* block, uint32_t group, const Box32& box, bool first) const;
+};
+
+// Orders `order[0..count)` (indexes into `list`) so that consecutive runs of `group` entries are
+// close together: halves recursively at a multiple of `group`, along the dimension in which the
+// centres spread most.
+void ArrangeGroups(const EntryList& list, uint32_t* order, uint32_t count, uint32_t group);
+
+}  // namespace xtree
