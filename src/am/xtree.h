@@ -1,0 +1,186 @@
+/*
+ * xtree.h: what the files of the access method share. The engine is behind capi.h; nothing here is
+ * seen by it.
+ *
+ * Names:  xt_* is the engine (capi.h); Xt* is the access method; xt* without underscore are the
+ *         callbacks of IndexAmRoutine.
+ * Errors: functions raise by ereport, and only when no engine call is on the stack.
+ * Locks:  relation lock, then the index's writer lock (XtLock), then registry partition locks.
+ *         Scans take no lock of ours.
+ */
+#ifndef XTREE_H
+#define XTREE_H
+
+#include "postgres.h"
+
+#include "access/amapi.h"
+#include "access/reloptions.h"
+#include "access/xlogdefs.h"
+#include "nodes/execnodes.h"
+#include "nodes/pathnodes.h"
+#include "storage/lwlock.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
+
+#include "capi.h"
+#include "xtcompat.h"
+
+/* Support functions and strategies are decided by operator class (xtopclass.c). */
+#define XTREE_NPROC				0
+#define XTREE_NSTRATEGIES		0	/* any: the operator class's own numbers, those of core GiST */
+
+#define XTREE_FILLFACTOR_MIN	10
+#define XTREE_FILLFACTOR_DEFAULT 90
+
+/* CREATE INDEX progress, after PROGRESS_CREATEIDX_SUBPHASE_INITIALIZE. */
+#define XTREE_PHASE_SCAN		2
+#define XTREE_PHASE_SORT		3
+#define XTREE_PHASE_PACK		4
+#define XTREE_PHASE_LOG			5
+
+/* --- Settings (xthandler.c) ------------------------------------------------------------------- */
+extern int	xtree_max_log_size_kb;	/* a worker folds an index from here on, */
+extern int	xtree_log_size_limit_kb;	/* the writing backend itself from here on */
+extern int	xtree_flush_interval_ms;
+extern int	xtree_window_budget;
+extern int	xtree_build_threads;
+
+typedef struct XtreeOptions
+{
+	int32		vl_len_;		/* varlena header (do not touch directly!) */
+	int			fillfactor;
+} XtreeOptions;
+
+/* --- Handles (xtregistry.c) ------------------------------------------------------------------- */
+/* Names the files of an index; the key of the registry and of the process's handles. */
+typedef struct XtRelKey
+{
+	Oid			tablespace;
+	Oid			database;
+	Oid			relation;		/* relfilenode */
+	int32		backend;		/* InvalidBackendId unless temporary */
+} XtRelKey;
+
+typedef struct XtShared XtShared;	/* the registry's record of an index; see xtregistry.c */
+
+/*
+ * This process's handle of one index. Owned by xtregistry.c and valid until the transaction ends, or
+ * longer while a scan refers to it. Constant after opening except where noted.
+ */
+typedef struct XtHandle
+{
+	XtRelKey	key;			/* hash key: must be first */
+	XtShared   *shared;
+	XtIndex    *index;			/* the engine's handle */
+	XtSpec		spec;
+	uint64		generation;		/* of the shared state that `index` is attached to */
+	uint64		inode;
+	uint64		device;
+	int			scans;			/* live scans; the handle stays open while there are any */
+	bool		check;			/* verify the file before the next use */
+	bool		logged;			/* has a log: everything but temporary relations */
+} XtHandle;
+
+/*
+ * Opens an index: attaches its shared state, loads it if nobody has since the server started, and
+ * attaches chunks. ERROR if the library was not preloaded, or if the index is broken or corrupt
+ * (ERRCODE_INDEX_CORRUPTED, with a REINDEX hint). The caller holds a lock on the relation.
+ */
+extern XtHandle *XtOpen(Relation index);
+/* As XtOpen but returns NULL instead of raising, for the planner. */
+extern XtHandle *XtOpenNoError(Relation index);
+
+/* The writer lock. Engine calls marked "W" in capi.h need it exclusively. */
+extern void XtLock(XtHandle *handle, LWLockMode mode);
+extern void XtUnlock(XtHandle *handle);
+
+/*
+ * After an engine call failed: if it failed with XT_NEED_MEMORY, provides the memory (attaches what
+ * other processes have provided, or allocates what is wanted; the latter only under the writer lock)
+ * and returns true: repeat the call. False for any other error. Scans meet it too:
+ *
+ *		while (!xt_scan_window(ref->scan, tree, &predicate, &error))
+ *			if (!XtProvideMemory(ref->handle, &error))
+ *				XtReportError(index, &error);
+ */
+extern bool XtProvideMemory(XtHandle *handle, const XtError *error);
+
+/* Raises ERROR with SQLSTATE, index name, the engine's message as detail and a hint. */
+extern void XtReportError(Relation index, const XtError *error) pg_attribute_noreturn();
+extern int	XtSqlState(int code);
+
+/*
+ * An engine scan that is freed by the current resource owner if XtScanEnd is never reached (on abort
+ * amendscan is not called). Allocated in TopMemoryContext.
+ */
+typedef struct XtScanRef
+{
+	XtScan	   *scan;
+	XtHandle   *handle;
+	void	   *owner;			/* ResourceOwner that frees it */
+	struct XtScanRef *prev;
+	struct XtScanRef *next;
+} XtScanRef;
+
+extern XtScanRef *XtScanBegin(Relation index, XtHandle *handle);
+extern void XtScanEnd(XtScanRef *ref);
+
+/* --- Keys (xtopclass.c) ----------------------------------------------------------------------- */
+/* What the index's columns store; leaf_fill_percent from reloptions. */
+extern void XtFillSpec(Relation index, XtSpec *spec);
+/*
+ * Key of a row: fills spec.dims doubles each (hi also for points). False: the key is NULL. May raise;
+ * allocates only in the current memory context.
+ */
+extern bool XtFormKey(Relation index, const Datum *values, const bool *isnull, double *lo, double *hi);
+
+/* --- Record ids: a heap TID as 48 bits, block << 16 | offset; sorts as TIDs do ----------------- */
+static inline uint64
+XtRecordId(ItemPointer tid)
+{
+	return ((uint64) ItemPointerGetBlockNumberNoCheck(tid) << 16) |
+		ItemPointerGetOffsetNumberNoCheck(tid);
+}
+
+static inline void
+XtRecordTid(uint64 record_id, ItemPointer tid)
+{
+	ItemPointerSet(tid, (BlockNumber) (record_id >> 16), (OffsetNumber) (record_id & 0xffff));
+}
+
+/* --- Folds (xtworker.c) ------------------------------------------------------------------------ */
+/* Makes the present state durable in the data file and empties the log. False: could not run now
+ * (another fold or a base backup is running). Not under the writer lock. */
+extern bool XtFold(Relation index);
+
+/* --- IndexAmRoutine ---------------------------------------------------------------------------- */
+/* xtbuild.c */
+extern IndexBuildResult *xtbuild(Relation heap, Relation index, struct IndexInfo *indexInfo);
+extern void xtbuildempty(Relation index);
+/* xtinsert.c */
+extern bool xtinsert(Relation index, Datum *values, bool *isnull, ItemPointer heap_tid,
+					 Relation heap, IndexUniqueCheck checkUnique, bool indexUnchanged,
+					 struct IndexInfo *indexInfo);
+/* xtvacuum.c */
+extern IndexBulkDeleteResult *xtbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
+										   IndexBulkDeleteCallback callback, void *callback_state);
+extern IndexBulkDeleteResult *xtvacuumcleanup(IndexVacuumInfo *info, IndexBulkDeleteResult *stats);
+/* xtcost.c */
+extern void xtcostestimate(struct PlannerInfo *root, struct IndexPath *path, double loop_count,
+						   Cost *indexStartupCost, Cost *indexTotalCost,
+						   Selectivity *indexSelectivity, double *indexCorrelation,
+						   double *indexPages);
+/* xthandler.c */
+extern bytea *xtoptions(Datum reloptions, bool validate);
+extern char *xtbuildphasename(int64 phasenum);
+/* xtopclass.c */
+extern bool xtvalidate(Oid opclassoid);
+extern void xtadjustmembers(Oid opfamilyoid, Oid opclassoid, List *operators, List *functions);
+/* xtscan.c */
+extern IndexScanDesc xtbeginscan(Relation index, int nkeys, int norderbys);
+extern void xtrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int norderbys);
+extern bool xtgettuple(IndexScanDesc scan, ScanDirection dir);
+extern int64 xtgetbitmap(IndexScanDesc scan, TIDBitmap *tbm);
+extern void xtendscan(IndexScanDesc scan);
+
+#endif							/* XTREE_H */
