@@ -1,0 +1,145 @@
+# The suites of make check; sourced by check.sh after common.sh. Each function runs one suite,
+# leaves its logs in $CHECK, names what failed, and sets suite_passed and suite_failed.
+
+GTESTS_ALL="base_test io_test testing_test segment_test object_test log_test checkpoint_test
+	store_test tree_test capi_test tools_test stress_test"
+# The programs with threads in them.
+GTESTS_CONCURRENT="io_test segment_test object_test store_test tree_test stress_test"
+
+# run_gtests NAME SANITIZER PROGRAMS: builds the engine's tests in build/NAME and runs them, as
+# many at a time as there are processors.
+run_gtests() {
+	local dir=$BUILD/test-$1 log=$CHECK/gtest-$1 generator= program
+	local -a launcher=()
+	mkdir -p "$log"
+	command -v ninja >/dev/null && generator="-G Ninja"
+	# A plain build shares the extension's own library.
+	[ -n "$2" ] || dir=$BUILD/engine
+	# shellcheck disable=SC2086
+	if ! { quietly "check/cmake-$1" cmake $generator -S . -B "$dir" -DXTREE_TESTS=ON \
+			-DXTREE_SANITIZE="$2" &&
+			quietly "check/build-$1" cmake --build "$dir" -j "$JOBS"; }; then
+		suite_failed=1
+		return
+	fi
+	# ThreadSanitizer of GCC 12 cannot map its shadow where newer kernels randomize by 32 bits.
+	if [ "$2" = thread ] && setarch -R true 2>/dev/null; then launcher=(setarch -R); fi
+	for program in $3; do
+		[ ! -x "$dir/$program" ] || printf '%s\n' "$program"
+	done | (cd "$dir" && ASAN_OPTIONS=detect_stack_use_after_return=0 \
+		TSAN_OPTIONS="halt_on_error=0 second_deadlock_stack=1" XTREE_TEST_DATA="$SRC/test/data" \
+		xargs -P "$JOBS" -I{} sh -c \
+		'log=$1; shift; timeout 900 "$@" ./{} >"$log/{}.log" 2>&1; echo $? >"$log/{}.status"' \
+		run "$log" "${launcher[@]}")
+	count_gtests "$log"
+}
+
+count_gtests() {
+	local status name ok bad
+	for status in "$1"/*.status; do
+		[ -f "$status" ] || continue
+		name=$(basename "$status" .status)
+		ok=$(grep -c '^\[       OK \] ' "$1/$name.log")
+		bad=$(grep -c '^\[  FAILED  \] .* ([0-9]* ms)$' "$1/$name.log")
+		# A program that died, or whose sanitizer complained at the end, fails once more.
+		if [ "$(cat "$status")" != 0 ] && [ "$bad" = 0 ]; then
+			bad=1
+			say "   $name: exit status $(cat "$status")"
+			tail -n 25 "$1/$name.log" | sed 's/^/   | /'
+		fi
+		grep '^\[  FAILED  \] .* ([0-9]* ms)$' "$1/$name.log" | sed "s/^/   $name: /"
+		grep -A 1 '^\[  SKIPPED \] .* ([0-9]* ms)$' "$1/$name.log" | sed "s/^/   $name: /"
+		suite_passed=$((suite_passed + ok))
+		suite_failed=$((suite_failed + bad))
+	done
+}
+
+# The server user may not be able to read the checkout, so the suites run from a copy.
+prepare_sources() {
+	rm -rf "$RUN/src"
+	mkdir -p "$RUN/src"
+	tar -c --exclude=build sql expected test | tar -x -C "$RUN/src"
+	chmod -R u+rwX,go+rX "$RUN/src"
+	[ "$(id -u)" != 0 ] || chown -R "$SERVER_USER" "$RUN/src"
+	printf "shared_preload_libraries = 'xtree'\nfsync = off\n" >"$RUN/preload.conf"
+	chmod 644 "$RUN/preload.conf"
+}
+
+# run_pg_regress NAME PROGRAM INPUTS TESTS: in a server of its own, which PROGRAM makes and stops.
+run_pg_regress() {
+	local out=$RUN/$1 log=$CHECK/$1.log
+	rm -rf "$out"
+	as_server_user mkdir -p "$out"
+	# shellcheck disable=SC2086
+	as_server_user env PG_REGRESS_SOCK_DIR="$SOCKETS" "$PGXS_DIR/test/$2" \
+		--inputdir="$3" --outputdir="$out" --bindir="$BIN" --temp-instance="$out/tmp" \
+		--temp-config="$RUN/preload.conf" --encoding=UTF8 --no-locale --dbname="xtree_$1" \
+		--port=$((61000 + $$ % 3000)) $4 >"$log" 2>&1 </dev/null
+	local status=$?
+	suite_passed=$(grep -cE '\.\.\. ok( |$)' "$log")
+	suite_failed=$(grep -cE '\.\.\. (FAILED|failed)' "$log")
+	[ $status = 0 ] || [ "$suite_failed" != 0 ] || suite_failed=1
+	if [ "$suite_failed" != 0 ]; then
+		grep -E '\.\.\. (FAILED|failed)' "$log" || tail -n 20 "$log"
+		if [ -f "$out/regression.diffs" ]; then
+			cp "$out/regression.diffs" "$CHECK/$1.diffs"
+			head -n 60 "$CHECK/$1.diffs" | sed 's/^/   | /'
+		fi
+		cp "$out/log/postmaster.log" "$CHECK/$1-server.log" 2>/dev/null
+	fi
+}
+
+run_regress() {
+	local tests
+	tests=$(cd sql && ls -- *.sql | grep -v '^xtree--' | sed 's/\.sql$//')
+	[ -n "$tests" ] || return
+	run_pg_regress regress regress/pg_regress "$RUN/src" "$tests"
+}
+
+run_isolation() {
+	local tests
+	tests=$(ls test/isolation/specs 2>/dev/null | sed -n 's/\.spec$//p')
+	[ -n "$tests" ] || return
+	run_pg_regress isolation isolation/pg_isolation_regress "$RUN/src/test/isolation" "$tests"
+}
+
+# Every assertion of the TAP tests counts. They run two at a time where there are two processors:
+# most of their time is waiting for servers to start and stop.
+run_tap() {
+	local test name status bad
+	mkdir -p "$CHECK/tap"
+	rm -rf "$RUN/tap"
+	as_server_user mkdir -p "$RUN/tap"
+	chmod 777 "$CHECK/tap"
+	export RUN BIN PGXS_DIR CHECK SERVER_USER
+	export -f as_server_user run_tap_file
+	printf '%s\n' test/t/*.pl | xargs -P "$JOBS" -I{} bash -c 'run_tap_file {}'
+	for test in test/t/*.pl; do
+		name=$(basename "$test" .pl)
+		status=$(cat "$CHECK/tap/$name.status" 2>/dev/null || echo 1)
+		bad=$(grep -cE '^not ok [0-9]+' "$CHECK/tap/$name.log")
+		suite_passed=$((suite_passed + $(grep -cE '^ok [0-9]+' "$CHECK/tap/$name.log")))
+		if [ "$status" != 0 ]; then
+			[ "$bad" != 0 ] || bad=1
+			say "   $name failed:"
+			grep -E '^(not ok|# |Bail|.*(died|timed out))' "$CHECK/tap/$name.log" | head -n 25 | sed 's/^/   | /'
+			mkdir -p "$CHECK/tap/$name"
+			cp "$RUN/tap/$name"/tmp_check/log/* "$CHECK/tap/$name/" 2>/dev/null
+		fi
+		suite_failed=$((suite_failed + bad))
+	done
+	rm -rf "$RUN/tap"
+}
+
+run_tap_file() {
+	local name dir
+	name=$(basename "$1" .pl)
+	dir=$RUN/tap/$name
+	as_server_user mkdir -p "$dir"
+	as_server_user env TESTDIR="$dir" PATH="$BIN:$PATH" PG_REGRESS="$PGXS_DIR/test/regress/pg_regress" \
+		PERL5LIB="$PGXS_DIR/test/perl:$RUN/src/test/t" PG_TEST_TIMEOUT_DEFAULT=120 \
+		PG_TEST_PORT_DIR="$RUN/tap" \
+		XTREE_TEST_DATA="$RUN/src/test/data" \
+		timeout 600 prove -v "$RUN/src/$1" >"$CHECK/tap/$name.log" 2>&1 </dev/null
+	echo $? >"$CHECK/tap/$name.status"
+}
