@@ -4,21 +4,23 @@
 // of kLogSegmentBlocks blocks. A segment in use has a sequence number in each of its block headers;
 // the log is the segments in sequence order from the superblock's start_seq. A checkpoint rotates to
 // a new sequence; when it is published, older segments are free and are written again under a higher
-// sequence, so that a recycled segment's old frames are never replayed. Trailing free segments are
-// truncated, never unlinked.
+// sequence, so that a recycled segment's old frames are never replayed. Free segments are punched,
+// trailing ones truncated; the file is never unlinked.
 //
-// Each block starts with a BlockHeader (kind kLog; node_id = sequence, birth_epoch = capture id that
-// the log builds on, count = frame bytes, split_dims = block index within the segment). Frames follow,
-// 8-byte aligned, and never straddle blocks. A frame whose CRC (seeded with sequence and position)
-// fails ends its block; a following block of a higher index means a hole, see Recover.
+// Each block starts with a BlockHeader: kind kLog; node_id = sequence, birth_epoch = capture id that
+// the log builds on, split_dims = block index within the segment, count = position at which the
+// previous block of the log ended, tree = CRC of these fields (a header is written once, so it is
+// checked even while the block is open). Frames follow, 8-byte aligned, and never straddle blocks.
+// What does not fit stays zero. The chain of `count`s tells a lost page from the end of a block.
 //
-// Threads:    Reserve, Append, Rotate, Recycle under the index's writer lock.
+// Threads:    Sync from any thread. Everything else under the index's writer lock.
 // Durability: Append stores into a mapping (page cache); whoever needs durability syncs the file.
 // Errors:     Reserve may fail (kNoSpace, kIoError); Append after it cannot.
 #pragma once
 
 #include <cstdint>
-#include <functional>
+#include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "segment/window_manager.h"
@@ -26,13 +28,14 @@
 
 namespace xtree {
 
-inline constexpr uint32_t kLogSegmentBlocks = 128;  // 1 MiB; reserved in steps of 8, 32, 128 blocks.
+inline constexpr uint32_t kLogSegmentBlocks = 128;  // 1 MiB; the first grows by 8, 32, 128 blocks.
 
 // On disk: DO NOT REORDER.
 enum class OpType : uint8_t {
   kInsert = 1,  // u64 record id, key (coordinates as f64: lo[dims], and hi[dims] for boxes).
   kDelete = 2,  // u32 count, u32 zero, bounding key (lo[dims], hi[dims]), count x u64 record id.
-  kCommit = 3,  // Standalone: everything before it is committed. No payload.
+  kCommit = 3,  // Standalone: everything before it is committed. No payload; `lsn` is the log
+                // position that was known to be on disk when the frame was written.
 };
 
 // On disk: DO NOT REORDER.
@@ -49,5 +52,83 @@ static_assert(sizeof(LogFrame) == 24);
 
 // Payload bytes of the largest frame; a delete is split by its caller to fit.
 inline constexpr uint32_t kLogPayloadBytesMax = kBlockPayloadBytes - sizeof(LogFrame);
+
+// A place in the log that orders across segments: sequence << 32 | LogFrame::position.
+inline constexpr uint64_t LogMark(uint64_t sequence, uint32_t position) {
+  return sequence << 32 | position;
+}
+inline constexpr uint32_t LogPosition(uint32_t block, uint32_t offset) {
+  return block << 16 | offset;
+}
+// CRC over the fields of a log block's header that say where it belongs (kept in header.tree).
+uint32_t LogHeaderCrc(const BlockHeader& header);
+// CRC of a frame of `bytes` bytes in a segment of this sequence.
+uint32_t LogFrameCrc(const LogFrame* frame, uint32_t bytes, uint64_t sequence);
+
+class DeltaLog {
+ public:
+  // Borrows `shared`, `fs` and `budget`. No I/O. An empty path: no log; every call then does nothing.
+  DeltaLog(LogShared* shared, FileSystem* fs, WindowBudget* budget, std::string path);
+  ~DeltaLog() { Unreserve(); }
+  DeltaLog(const DeltaLog&) = delete;
+
+  bool enabled() const { return enabled_; }
+  WindowManager* windows() { return &windows_; }
+  LogShared* shared() const { return shared_; }
+
+  // Empties the file, durably, and starts at sequence 1. Later blocks name `capture_id`.
+  Status Reset(uint64_t capture_id, uint32_t timeline);
+
+  // Makes sure that the next frame of at most `payload_bytes` can be appended, and pins its block
+  // until Append or Unreserve.
+  Status Reserve(uint32_t payload_bytes);
+  void Unreserve() noexcept;
+  // Appends a frame in two steps: returns where to store the payload, then seals it with its CRC.
+  // REQUIRES: Reserve(at least payload_bytes).
+  std::byte* AppendBegin(OpType type, uint32_t tree, uint32_t payload_bytes, uint64_t lsn) noexcept;
+  void AppendEnd() noexcept;
+  // The commit frame. REQUIRES: Reserve(0).
+  void AppendCommit() noexcept;
+
+  // Later frames go to a new sequence, whose blocks name `capture_id`; returns that sequence.
+  uint64_t Rotate(uint64_t capture_id) noexcept;
+  // Frees all segments below `start_seq`; `bytes` is what they held. Best effort with the space.
+  void Recycle(uint64_t start_seq, uint64_t bytes) noexcept;
+
+  // fdatasync of the whole log. On success everything appended before the call is durable.
+  Status Sync();
+  // For callers that sync the files themselves, in a batch: their names, and what a success proves.
+  std::vector<std::string> Paths() const;
+  uint64_t end_mark() const { return shared_->end_mark.load(std::memory_order_acquire); }
+  void NoteDurable(uint64_t mark) noexcept;
+
+  // File segment (1 GiB) of the last block appended to.
+  uint32_t file_segment() const {
+    return shared_->current_segment * kLogSegmentBlocks / kWindowBlocks;
+  }
+
+  // Blocks that appends changed, for the host's checksums (capi.h, XtTouched). Off by default.
+  void TrackTouched(bool enabled);
+  // Takes one out: its address, or null if there is none.
+  BlockHeader* NextTouched(uint32_t* block);
+
+ private:
+  friend class LogReader;
+  Status OpenBlock();
+  Status OpenSegment(uint32_t* segment);
+  Status ReserveBlocks(uint32_t first, uint32_t count);
+  Result<bool> SegmentIsFree(uint32_t segment);
+  BlockHeader* CurrentBlock() const;
+
+  LogShared* const shared_;
+  FileSystem* const fs_;
+  const bool enabled_;
+  WindowManager windows_;
+  bool pinned_ = false;                // Between Reserve and Append.
+  BlockHeader* reserved_ = nullptr;    // The block that the reserved frame goes to.
+  LogFrame* open_frame_ = nullptr;     // Between AppendBegin and AppendEnd.
+  bool tracking_ = false;
+  std::vector<uint32_t> touched_;
+};
 
 }  // namespace xtree

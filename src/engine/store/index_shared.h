@@ -70,7 +70,13 @@ struct LogShared {
   std::atomic<uint64_t> appended_ops;
   std::atomic<uint64_t> synced_ops;      // Standalone group commit: ops known durable.
   uint32_t timeline;                     // Engine timeline of new frames.
-  uint32_t reserved;
+  uint32_t sealed;                       // The next frame opens a new segment.
+  uint32_t previous_end;                 // While sealed: frame position at which the last block ended.
+  uint32_t free_hint;                    // No segment below this one is free.
+  uint64_t capture_id;                   // Named by the headers of new log blocks.
+  std::atomic<uint64_t> end_mark;        // Log position (sequence << 32 | frame position) after the
+                                         // last frame, and
+  std::atomic<uint64_t> durable_mark;    // the one before which everything is known to be on disk.
 };
 
 struct IndexShared {
@@ -88,5 +94,6 @@ struct IndexShared {
   uint32_t flags;
 };
 inline constexpr uint32_t kIndexSharedMagic = 0x58545348;
+inline constexpr uint32_t kIndexFlagHost = 1;  // Belongs to a host: operations need no commit frame.
 
 }  // namespace xtree

@@ -1,0 +1,323 @@
+#include "log/delta_log.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "io/crc32c.h"
+
+namespace xtree {
+
+uint32_t LogHeaderCrc(const BlockHeader& header) {
+  const uint64_t fields[4] = {header.node_id, header.birth_epoch,
+                              uint64_t{header.split_dims} << 32 | header.count,
+                              header.block_number};
+  return Crc32c(0, fields, sizeof(fields));
+}
+
+uint32_t LogFrameCrc(const LogFrame* frame, uint32_t bytes, uint64_t sequence) {
+  const uint32_t seed = Crc32c(0, &sequence, sizeof(sequence));
+  return Crc32c(seed, reinterpret_cast<const std::byte*>(frame) + sizeof(frame->crc32c),
+                bytes - sizeof(frame->crc32c));
+}
+
+DeltaLog::DeltaLog(LogShared* shared, FileSystem* fs, WindowBudget* budget, std::string path)
+    : shared_(shared), fs_(fs), enabled_(!path.empty()), windows_(fs, budget, std::move(path)) {}
+
+BlockHeader* DeltaLog::CurrentBlock() const {
+  return reinterpret_cast<BlockHeader*>(windows_.BlockAddress(
+      shared_->current_segment * kLogSegmentBlocks + shared_->current_block));
+}
+
+Status DeltaLog::Reset(uint64_t capture_id, uint32_t timeline) {
+  LogShared* log = shared_;
+  log->timeline = timeline;
+  log->capture_id = capture_id;
+  log->sealed = 1;
+  log->previous_end = 0;
+  log->free_hint = 0;
+  log->current_seq.store(0, std::memory_order_relaxed);
+  log->start_seq.store(enabled_ ? 1 : 0, std::memory_order_relaxed);
+  log->file_blocks.store(0, std::memory_order_relaxed);
+  log->bytes.store(0, std::memory_order_relaxed);
+  log->end_mark.store(0, std::memory_order_relaxed);
+  log->durable_mark.store(0, std::memory_order_relaxed);
+  if (!enabled_) return Status::Ok();
+  // Stale frames must be gone before a superblock that starts at sequence 1 can be on disk.
+  for (uint32_t window = 0; window < kWindowsMax; ++window) {
+    const std::string path = windows_.SegmentPath(window);
+    auto info = fs_->Stat(path.c_str());
+    if (!info.ok()) {
+      if (info.status().code() == Code::kNotFound) break;
+      return info.status();
+    }
+    if (info->size_bytes == 0) continue;
+    XT_RETURN_IF_ERROR(fs_->Truncate(path.c_str(), 0));
+    XT_RETURN_IF_ERROR(fs_->Sync(path.c_str()));
+  }
+  return Status::Ok();
+}
+
+// Reserves blocks of one log segment on disk. A file that comes into being has its name made
+// durable at once, since a later sync of the file alone need not do that.
+Status DeltaLog::ReserveBlocks(uint32_t first, uint32_t count) {
+  const std::string path = windows_.SegmentPath(first / kWindowBlocks);
+  const bool created = fs_->Stat(path.c_str()).status().code() == Code::kNotFound;
+  XT_RETURN_IF_ERROR(fs_->Reserve(path.c_str(), uint64_t{first % kWindowBlocks} * kBlockBytes,
+                                  uint64_t{count} * kBlockBytes));
+  if (created) XT_RETURN_IF_ERROR(fs_->SyncDirectory(path.c_str()));
+  if (first + count > shared_->file_blocks.load(std::memory_order_relaxed)) {
+    shared_->file_blocks.store(first + count, std::memory_order_relaxed);
+  }
+  return Status::Ok();
+}
+
+Result<bool> DeltaLog::SegmentIsFree(uint32_t segment) {
+  XT_ASSIGN_OR_RETURN(std::byte* address, windows_.MapBlock(segment * kLogSegmentBlocks));
+  const auto* header = reinterpret_cast<const BlockHeader*>(address);
+  return header->kind != BlockKind::kLog ||
+         header->node_id < shared_->start_seq.load(std::memory_order_relaxed);
+}
+
+// Picks the lowest free segment, so that the file shrinks again, and reserves its blocks.
+Status DeltaLog::OpenSegment(uint32_t* segment) {
+  const uint32_t file_blocks = shared_->file_blocks.load(std::memory_order_relaxed);
+  const uint32_t segments = (file_blocks + kLogSegmentBlocks - 1) / kLogSegmentBlocks;
+  uint32_t candidate = shared_->free_hint;
+  for (; candidate < segments; ++candidate) {
+    XT_ASSIGN_OR_RETURN(const bool free, SegmentIsFree(candidate));
+    if (free) break;
+  }
+  shared_->free_hint = candidate;
+  if (candidate == 0 && file_blocks < kLogSegmentBlocks) {
+    if (file_blocks == 0) XT_RETURN_IF_ERROR(ReserveBlocks(0, 8));
+  } else {
+    // Also of a segment that the file has already: its blocks may have been punched.
+    XT_RETURN_IF_ERROR(ReserveBlocks(candidate * kLogSegmentBlocks, kLogSegmentBlocks));
+  }
+  *segment = candidate;
+  return Status::Ok();
+}
+
+// Closes the current block, if there is one, and opens the next.
+Status DeltaLog::OpenBlock() {
+  LogShared* log = shared_;
+  const bool in_segment = !log->sealed && log->current_seq.load(std::memory_order_relaxed) != 0;
+  const uint32_t previous_end = in_segment
+      ? LogPosition(log->current_block, log->current_offset) : log->previous_end;
+  uint32_t segment = log->current_segment;
+  uint32_t index = in_segment ? log->current_block + 1 : 0;
+  uint64_t sequence = log->current_seq.load(std::memory_order_relaxed);
+  if (!in_segment || index == kLogSegmentBlocks) {
+    XT_RETURN_IF_ERROR(OpenSegment(&segment));
+    index = 0;
+    ++sequence;
+  }
+  const uint32_t block = segment * kLogSegmentBlocks + index;
+  const uint32_t file_blocks = log->file_blocks.load(std::memory_order_relaxed);
+  if (block >= file_blocks) {
+    // Only the first segment grows in steps: 8, 32, 128.
+    const uint32_t end = file_blocks < 32 ? 32 : (segment + 1) * kLogSegmentBlocks;
+    XT_RETURN_IF_ERROR(ReserveBlocks(file_blocks, end - file_blocks));
+  }
+  XT_ASSIGN_OR_RETURN(std::byte* address, windows_.MapBlock(block));
+  if (in_segment) {
+    BlockHeader* closing = CurrentBlock();
+    if (closing != nullptr) {
+      StampBlock(closing, log->appended_lsn.load(std::memory_order_relaxed));
+    }
+  }
+  auto* header = reinterpret_cast<BlockHeader*>(address);
+  std::memset(address, 0, kBlockBytes);  // A recycled block that could not be punched.
+  InitBlock(header, BlockKind::kLog, block);
+  header->node_id = sequence;
+  header->birth_epoch = log->capture_id;
+  header->split_dims = index;
+  header->count = previous_end;
+  header->tree = LogHeaderCrc(*header);
+  log->sealed = 0;
+  log->current_segment = segment;
+  log->current_block = index;
+  log->current_offset = sizeof(BlockHeader);
+  log->current_seq.store(sequence, std::memory_order_relaxed);
+  return Status::Ok();
+}
+
+Status DeltaLog::Reserve(uint32_t payload_bytes) {
+  if (!enabled_) return Status::Ok();
+  XT_ASSERT(payload_bytes <= kLogPayloadBytesMax);
+  if (!pinned_) {
+    windows_.Pin();
+    pinned_ = true;
+  }
+  const uint32_t bytes = sizeof(LogFrame) + ((payload_bytes + 7) & ~7u);
+  const bool open = shared_->current_seq.load(std::memory_order_relaxed) != 0 && !shared_->sealed;
+  Status status;
+  if (!open || shared_->current_offset + bytes > kBlockBytes) {
+    status = OpenBlock();
+  } else {
+    auto address = windows_.MapBlock(shared_->current_segment * kLogSegmentBlocks +
+                                     shared_->current_block);
+    status = address.status();
+  }
+  if (!status.ok()) {
+    Unreserve();
+    return status;
+  }
+  reserved_ = CurrentBlock();
+  XT_ASSERT(reserved_ != nullptr);
+  if (tracking_ && (touched_.empty() || touched_.back() != reserved_->block_number)) {
+    touched_.push_back(reserved_->block_number);
+  }
+  return Status::Ok();
+}
+
+void DeltaLog::Unreserve() noexcept {
+  if (!pinned_) return;
+  pinned_ = false;
+  reserved_ = nullptr;
+  windows_.Unpin();
+}
+
+std::byte* DeltaLog::AppendBegin(OpType type, uint32_t tree, uint32_t payload_bytes,
+                                 uint64_t lsn) noexcept {
+  XT_ASSERT(pinned_ && reserved_ != nullptr && open_frame_ == nullptr);
+  LogShared* log = shared_;
+  const uint32_t bytes = sizeof(LogFrame) + ((payload_bytes + 7) & ~7u);
+  XT_ASSERT(log->current_offset + bytes <= kBlockBytes);
+  if (BlockLsn(*reserved_) != kLsnUnstamped) MarkUnstamped(reserved_);
+  auto* address = reinterpret_cast<std::byte*>(reserved_) + log->current_offset;
+  auto* frame = reinterpret_cast<LogFrame*>(address);
+  frame->bytes = static_cast<uint16_t>(bytes);
+  frame->type = type;
+  frame->tree = static_cast<uint8_t>(tree);
+  frame->lsn = lsn;
+  frame->timeline = log->timeline;
+  frame->position = LogPosition(log->current_block, log->current_offset);
+  if (type != OpType::kCommit) {
+    if (lsn > log->appended_lsn.load(std::memory_order_relaxed)) {
+      log->appended_lsn.store(lsn, std::memory_order_relaxed);
+    }
+    log->appended_ops.store(log->appended_ops.load(std::memory_order_relaxed) + 1,
+                            std::memory_order_relaxed);
+  }
+  open_frame_ = frame;
+  return address + sizeof(LogFrame);
+}
+
+void DeltaLog::AppendEnd() noexcept {
+  LogShared* log = shared_;
+  LogFrame* frame = open_frame_;
+  XT_ASSERT(frame != nullptr);
+  const uint64_t sequence = log->current_seq.load(std::memory_order_relaxed);
+  const uint32_t bytes = frame->bytes;
+  frame->crc32c = LogFrameCrc(frame, bytes, sequence);
+  open_frame_ = nullptr;
+  log->current_offset += bytes;
+  log->bytes.store(log->bytes.load(std::memory_order_relaxed) + bytes, std::memory_order_relaxed);
+  log->end_mark.store(LogMark(sequence, LogPosition(log->current_block, log->current_offset)),
+                      std::memory_order_release);
+  Unreserve();
+}
+
+void DeltaLog::AppendCommit() noexcept {
+  if (!enabled_) return;
+  AppendBegin(OpType::kCommit, 0, 0, shared_->durable_mark.load(std::memory_order_acquire));
+  AppendEnd();
+}
+
+uint64_t DeltaLog::Rotate(uint64_t capture_id) noexcept {
+  LogShared* log = shared_;
+  log->capture_id = capture_id;
+  const uint64_t sequence = log->current_seq.load(std::memory_order_relaxed);
+  if (!enabled_) return 0;
+  if (sequence != 0 && !log->sealed) {
+    BlockHeader* closing = CurrentBlock();
+    if (closing != nullptr) {
+      StampBlock(closing, log->appended_lsn.load(std::memory_order_relaxed));
+    }
+    log->previous_end = LogPosition(log->current_block, log->current_offset);
+    log->sealed = 1;
+  }
+  return std::max(sequence + 1, log->start_seq.load(std::memory_order_relaxed));
+}
+
+void DeltaLog::Recycle(uint64_t start_seq, uint64_t bytes) noexcept {
+  if (!enabled_) return;
+  LogShared* log = shared_;
+  log->start_seq.store(start_seq, std::memory_order_relaxed);
+  const uint64_t held = log->bytes.load(std::memory_order_relaxed);
+  log->bytes.store(held - std::min(held, bytes), std::memory_order_relaxed);
+  log->free_hint = 0;
+  // Whatever fails from here on only leaves space taken: stale segments are known by sequence.
+  WindowPin pin(&windows_);
+  const uint32_t file_blocks = log->file_blocks.load(std::memory_order_relaxed);
+  const uint32_t segments = (file_blocks + kLogSegmentBlocks - 1) / kLogSegmentBlocks;
+  uint32_t used_segments = 0;
+  uint32_t first_free = 0;  // Of the run of free segments that ends before `s`.
+  for (uint32_t s = 0; s < segments; ++s) {
+    auto free = SegmentIsFree(s);
+    if (!free.ok()) return;
+    if (*free && s % (kWindowBlocks / kLogSegmentBlocks) != 0) continue;
+    if (first_free < s) {
+      const uint32_t block = first_free * kLogSegmentBlocks;
+      Status ignored = fs_->Punch(windows_.SegmentPath(block / kWindowBlocks).c_str(),
+                                  uint64_t{block % kWindowBlocks} * kBlockBytes,
+                                  uint64_t{s - first_free} * kLogSegmentBlocks * kBlockBytes);
+      (void)ignored.ok();
+    }
+    first_free = *free ? s : s + 1;
+    if (!*free) used_segments = s + 1;
+  }
+  const uint32_t keep_blocks = std::min(used_segments * kLogSegmentBlocks, file_blocks);
+  for (uint32_t w = (file_blocks + kWindowBlocks - 1) / kWindowBlocks; w-- > 0;) {
+    const uint32_t first = w * kWindowBlocks;
+    if (keep_blocks >= std::min(file_blocks, first + kWindowBlocks)) break;
+    const uint32_t keep = keep_blocks > first ? keep_blocks - first : 0;
+    if (!fs_->Truncate(windows_.SegmentPath(w).c_str(), uint64_t{keep} * kBlockBytes).ok()) return;
+    log->file_blocks.store(first + keep, std::memory_order_relaxed);
+  }
+}
+
+std::vector<std::string> DeltaLog::Paths() const {
+  std::vector<std::string> paths;
+  if (!enabled_) return paths;
+  const uint32_t blocks = shared_->file_blocks.load(std::memory_order_relaxed);
+  const uint32_t windows = (blocks + kWindowBlocks - 1) / kWindowBlocks;
+  for (uint32_t w = 0; w < windows; ++w) paths.push_back(windows_.SegmentPath(w));
+  return paths;
+}
+
+Status DeltaLog::Sync() {
+  if (!enabled_) return Status::Ok();
+  const uint64_t mark = end_mark();
+  for (const std::string& path : Paths()) XT_RETURN_IF_ERROR(fs_->Sync(path.c_str()));
+  NoteDurable(mark);
+  return Status::Ok();
+}
+
+void DeltaLog::NoteDurable(uint64_t mark) noexcept {
+  uint64_t known = shared_->durable_mark.load(std::memory_order_relaxed);
+  while (known < mark && !shared_->durable_mark.compare_exchange_weak(
+                             known, mark, std::memory_order_release, std::memory_order_relaxed)) {
+  }
+}
+
+void DeltaLog::TrackTouched(bool enabled) {
+  tracking_ = enabled;
+  touched_.clear();
+}
+
+BlockHeader* DeltaLog::NextTouched(uint32_t* block) {
+  while (!touched_.empty()) {
+    *block = touched_.back();
+    touched_.pop_back();
+    if (*block >= shared_->file_blocks.load(std::memory_order_relaxed)) continue;  // Truncated.
+    auto address = windows_.MapBlock(*block);
+    if (!address.ok()) continue;
+    auto* header = reinterpret_cast<BlockHeader*>(*address);
+    if (header->kind == BlockKind::kLog) return header;
+  }
+  return nullptr;
+}
+
+}  // namespace xtree
