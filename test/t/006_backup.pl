@@ -46,6 +46,7 @@ $node->backup('streamed');
 writers_done();
 my $restored = PostgreSQL::Test::Cluster->new('restored');
 $restored->init_from_backup($node, 'streamed');
+$restored->append_conf('postgresql.conf', 'archive_mode = off');
 $restored->start;
 index_equals_heap($restored, 't', 'pg_basebackup under load');
 $restored->safe_psql('postgres', add_rows('t', 9_000_000, 9_000_500));
@@ -82,18 +83,34 @@ sub copy_by_hand
 	$session->quit;
 }
 
+sub all_archived
+{
+	my $segment = $node->safe_psql('postgres', 'SELECT pg_walfile_name(pg_current_wal_insert_lsn())');
+	$node->safe_psql('postgres', 'SELECT pg_switch_wal()');
+	$node->poll_query_until('postgres', "SELECT last_archived_wal >= '$segment' FROM pg_stat_archiver");
+}
+
+# A restored server must not add its own timeline to the origin's archive.
+sub restore
+{
+	my ($name, $backup, @settings) = @_;
+	my $copy = PostgreSQL::Test::Cluster->new($name);
+	$copy->init_from_backup($node, $backup, has_restoring => 1, standby => 0);
+	$copy->append_conf('postgresql.conf', $_) foreach ('archive_mode = off', @settings);
+	$copy->start;
+	$copy->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
+	return $copy;
+}
+
 foreach my $reverse (0, 1)
 {
 	my $name = $reverse ? 'backward' : 'forward';
 	write_meanwhile(2_000_000 + $reverse * 1_000_000);
 	copy_by_hand($name, $reverse);
 	writers_done();
-	$node->safe_psql('postgres', 'SELECT pg_switch_wal()');
+	all_archived();
 	my $expected = answers_by($node, 't', 'seq');
-	my $copy = PostgreSQL::Test::Cluster->new($name);
-	$copy->init_from_backup($node, $name, has_restoring => 1, standby => 0);
-	$copy->start;
-	$copy->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
+	my $copy = restore($name, $name);
 	is(index_equals_heap($copy, 't', "files copied $name"), $expected, "files copied $name: as the origin");
 	$copy->safe_psql('postgres', add_rows('t', 9_000_000, 9_000_500));
 	$copy->stop('immediate');
@@ -108,12 +125,9 @@ $node->safe_psql('postgres', add_rows('t', 5_000_000, 5_000_999));
 my $at_point = answers_by($node, 't', 'seq');
 $node->safe_psql('postgres', "SELECT pg_create_restore_point('here')");
 $node->safe_psql('postgres', add_rows('t', 5_001_000, 5_002_000));
-$node->safe_psql('postgres', 'SELECT pg_switch_wal()');
-my $earlier = PostgreSQL::Test::Cluster->new('earlier');
-$earlier->init_from_backup($node, 'forward', has_restoring => 1, standby => 0);
-$earlier->append_conf('postgresql.conf', "recovery_target_name = 'here'\nrecovery_target_action = 'promote'\n");
-$earlier->start;
-$earlier->poll_query_until('postgres', 'SELECT NOT pg_is_in_recovery()');
+all_archived();
+my $earlier = restore('earlier', 'forward', "recovery_target_name = 'here'",
+	"recovery_target_action = 'promote'");
 is(index_equals_heap($earlier, 't', 'restored to a point'), $at_point, 'as it was at that point');
 $earlier->stop;
 unlike(slurp_file($_->logfile), qr/PANIC|broken|terminated by signal 11/, 'the log has no bad news')

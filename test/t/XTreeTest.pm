@@ -23,8 +23,13 @@ sub new_server
 	my $node = PostgreSQL::Test::Cluster->new($name);
 
 	$node->init(@{ $options{init} // [] });
+	# The settings that the Perl library chooses for speed are not what users run; the last one counts.
 	$node->append_conf('postgresql.conf', qq(
 shared_preload_libraries = 'xtree'
+wal_level = replica
+max_wal_senders = 10
+max_connections = 20
+shared_buffers = 16MB
 autovacuum = off
 max_wal_size = 1GB
 ) . ($options{conf} // ''));
@@ -55,7 +60,7 @@ sub add_rows
 			   CASE WHEN i % 97 = 0 THEN NULL ELSE box(point(x, y), point(x + i % 7 / 3.0, y + i % 5 / 4.0)) END
 		FROM (SELECT i, CASE WHEN i % 10 = 0 THEN i % 36 * 10 - 180 ELSE (i * 7919 % 360007) / 1000.0 - 180 END AS x,
 					 CASE WHEN i % 10 = 0 THEN i % 18 * 10 - 90 ELSE (i * 104729 % 180001) / 1000.0 - 90 END AS y
-			  FROM generate_series($from, $to) AS i) AS places;);
+			  FROM generate_series($from::bigint, $to) AS i) AS places;);
 }
 
 my @conditions = (
