@@ -38,6 +38,7 @@ OBJS = \
 	src/am/xthandler.o \
 	src/am/xtinsert.o \
 	src/am/xtopclass.o \
+	src/am/xtquery.o \
 	src/am/xtregistry.o \
 	src/am/xtscan.o \
 	src/am/xttimeline.o \

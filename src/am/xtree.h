@@ -15,6 +15,7 @@
 
 #include "access/amapi.h"
 #include "access/reloptions.h"
+#include "access/skey.h"
 #include "access/xlogdefs.h"
 #include "nodes/execnodes.h"
 #include "nodes/pathnodes.h"
@@ -76,6 +77,8 @@ typedef struct XtHandle
 	uint64		generation;		/* of the shared state that `index` is attached to */
 	uint64		inode;
 	uint64		device;
+	Oid			relid;			/* of the relation, InvalidOid in the startup process */
+	uint32		blocks_seen;	/* data blocks when redo last told the host's smgr */
 	int			scans;			/* live scans; the handle stays open while there are any */
 	bool		check;			/* verify the file before the next use */
 	bool		logged;			/* has a log: everything but temporary relations */
@@ -133,6 +136,43 @@ extern void XtFillSpec(Relation index, XtSpec *spec);
  * allocates only in the current memory context.
  */
 extern bool XtFormKey(Relation index, const Datum *values, const bool *isnull, double *lo, double *hi);
+
+/* --- Queries (xtquery.c) ---------------------------------------------------------------------- */
+/*
+ * What the conjunction of a scan's keys asks for. Rows are of three kinds: ordered (no coordinate of
+ * the key is NaN; the main tree), unordered (some is) and NULL; a query may want any of them.
+ */
+typedef struct XtQuery
+{
+	XtPredicate predicate;		/* which ordered rows */
+	bool		ordered;		/* false: none of them */
+	bool		unordered;		/* these must be rechecked always: the engine cannot tell */
+	bool		nulls;
+	bool		recheck;		/* the predicate lets through more than the keys do */
+} XtQuery;
+
+/* REQUIRES: the keys are on the index's only column. Unknown functions restrict nothing. */
+extern void XtBuildQuery(const XtSpec *spec, ScanKey keys, int nkeys, XtQuery *query);
+/* The interval of one-dimensional XT_TREE_NULL that holds the unordered or the NULL rows. */
+extern void XtNullTreePredicate(bool unordered, XtPredicate *predicate);
+
+typedef enum XtOrderKind
+{
+	XT_ORDER_EXACT,				/* the engine's distance is the operator's, bit for bit */
+	XT_ORDER_BOUND,				/* it bounds it from below, after XtDistanceBound */
+	XT_ORDER_CONSTANT,			/* nothing is known but that it is not negative */
+	XT_ORDER_NULL				/* the argument is NULL, so every distance is */
+} XtOrderKind;
+
+typedef struct XtOrder
+{
+	XtOrderKind kind;
+	double		point[XT_DIMS_MAX];
+} XtOrder;
+
+extern void XtBuildOrder(const XtSpec *spec, ScanKey key, XtOrder *order);
+extern double XtDistanceBound(const XtSpec *spec, const XtOrder *order, double distance,
+							  const double *lo, const double *hi);
 
 /* --- Record ids: a heap TID as 48 bits, block << 16 | offset; sorts as TIDs do ----------------- */
 static inline uint64

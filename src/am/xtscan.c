@@ -1,0 +1,339 @@
+/*
+ * xtscan.c: index scans: plain, bitmap, and ordered by distance.
+ *
+ * A scan runs in stages over the three kinds of rows (XtQuery): unordered, ordered, NULL. Each stage
+ * is one engine scan with an epoch of its own; a row that the snapshot sees was there before the
+ * first of them and stays until the snapshot is gone, so no stage misses it. Rows are fetched in
+ * batches, with no engine frame on the stack between them.
+ *
+ * In an ordered scan the unordered rows come first, with the least possible distance and a recheck:
+ * the executor puts them where they belong. NULL rows come last, with NULL distances.
+ *
+ * Under a snapshot that is not MVCC (exclusion constraints), a record id may have been vacuumed and
+ * given to another row between the batch and the fetch, so every row is rechecked.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/genam.h"
+#include "access/relscan.h"
+#include "miscadmin.h"
+#include "nodes/tidbitmap.h"
+#include "pgstat.h"
+#include "utils/snapmgr.h"
+
+#include "xtree.h"
+
+/* A first batch that serves a small LIMIT; each further one is twice as long. */
+#define NEAREST_BATCH_MIN	32
+
+typedef enum XtStage
+{
+	STAGE_START, STAGE_UNORDERED, STAGE_ORDERED, STAGE_NULLS, STAGE_END
+} XtStage;
+
+typedef struct XtScanOpaqueData
+{
+	XtScanRef  *ref;			/* NULL until the first rescan */
+	XtQuery		query;
+	XtOrder		order;			/* of the first ORDER BY operator */
+	bool	   *order_arg_null; /* of every ORDER BY operator */
+	bool		walks_nearest;	/* the engine delivers ordered rows by distance */
+
+	XtStage		stage;
+	bool		running;		/* the engine scan of this stage has begun */
+	bool		recheck;		/* rows of this stage */
+	uint32		nearest_batch;
+
+	/* The batch, and the next row of it to return. */
+	int			count;
+	int			next;
+	uint64	   *record_ids;
+	double	   *distances;		/* ordered scans only, as are the keys */
+	double	   *keys_lo;
+	double	   *keys_hi;
+	ItemPointer tids;			/* bitmap scans only */
+} XtScanOpaqueData;
+
+typedef XtScanOpaqueData *XtScanOpaque;
+
+IndexScanDesc
+xtbeginscan(Relation index, int nkeys, int norderbys)
+{
+	IndexScanDesc scan = RelationGetIndexScan(index, nkeys, norderbys);
+	XtScanOpaque so = palloc0(sizeof(XtScanOpaqueData));
+
+	if (norderbys > 0)
+	{
+		scan->xs_orderbyvals = palloc0(sizeof(Datum) * norderbys);
+		scan->xs_orderbynulls = palloc(sizeof(bool) * norderbys);
+		memset(scan->xs_orderbynulls, true, sizeof(bool) * norderbys);
+		so->order_arg_null = palloc0(sizeof(bool) * norderbys);
+	}
+	so->stage = STAGE_END;
+	scan->opaque = so;
+	return scan;
+}
+
+/* Releases the epoch, so that an exhausted scan does not hold back reclamation. */
+static void
+stop_engine(XtScanOpaque so)
+{
+	if (so->running)
+		xt_scan_end(so->ref->scan);
+	so->running = false;
+	so->count = so->next = 0;
+}
+
+static void
+allocate_batch(XtScanOpaque so, int dims)
+{
+	if (so->record_ids == NULL)
+		so->record_ids = palloc(sizeof(uint64) * XT_SCAN_BATCH_MIN);
+	if (so->walks_nearest && so->distances == NULL)
+	{
+		so->distances = palloc(sizeof(double) * XT_SCAN_BATCH_MIN);
+		so->keys_lo = palloc(sizeof(double) * XT_SCAN_BATCH_MIN * dims);
+		so->keys_hi = palloc(sizeof(double) * XT_SCAN_BATCH_MIN * dims);
+	}
+}
+
+void
+xtrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int norderbys)
+{
+	XtScanOpaque so = (XtScanOpaque) scan->opaque;
+	const XtSpec *spec;
+
+	if (keys && scan->numberOfKeys > 0)
+		memmove(scan->keyData, keys, scan->numberOfKeys * sizeof(ScanKeyData));
+	if (orderbys && scan->numberOfOrderBys > 0)
+		memmove(scan->orderByData, orderbys, scan->numberOfOrderBys * sizeof(ScanKeyData));
+
+	if (so->ref == NULL)
+		so->ref = XtScanBegin(scan->indexRelation, XtOpen(scan->indexRelation));
+	stop_engine(so);
+	spec = &so->ref->handle->spec;
+
+	XtBuildQuery(spec, scan->keyData, scan->numberOfKeys, &so->query);
+	so->walks_nearest = false;
+	for (int i = 0; i < scan->numberOfOrderBys; i++)
+		so->order_arg_null[i] = (scan->orderByData[i].sk_flags & SK_ISNULL) != 0;
+	if (scan->numberOfOrderBys > 0)
+	{
+		XtBuildOrder(spec, &scan->orderByData[0], &so->order);
+		so->walks_nearest = so->order.kind == XT_ORDER_EXACT || so->order.kind == XT_ORDER_BOUND;
+	}
+	allocate_batch(so, spec->dims);
+	so->nearest_batch = NEAREST_BATCH_MIN;
+	so->stage = STAGE_START;
+}
+
+/* --- Batches ---------------------------------------------------------------------------------- */
+
+/* Moves to the next stage that can have rows, if there is one. */
+static bool
+next_stage(IndexScanDesc scan)
+{
+	XtScanOpaque so = (XtScanOpaque) scan->opaque;
+	const XtIndex *index = so->ref->handle->index;
+
+	while (so->stage < STAGE_END)
+	{
+		if (so->stage == STAGE_START)
+			pgstat_count_index_scan(scan->indexRelation);
+		so->stage++;
+		if (so->stage == STAGE_ORDERED && so->query.ordered)
+		{
+			so->recheck = so->query.recheck;
+			return true;
+		}
+		if ((so->stage == STAGE_UNORDERED && so->query.unordered) ||
+			(so->stage == STAGE_NULLS && so->query.nulls))
+		{
+			/* Nearly always empty, and then not worth an epoch. */
+			if (xt_entries(index, XT_TREE_NULL) == 0)
+				continue;
+			so->recheck = so->stage == STAGE_UNORDERED;
+			return true;
+		}
+	}
+	return false;
+}
+
+static void
+begin_engine_scan(IndexScanDesc scan)
+{
+	XtScanOpaque so = (XtScanOpaque) scan->opaque;
+	XtScanRef  *ref = so->ref;
+	XtPredicate null_predicate;
+	XtError		error;
+	bool		ok;
+
+	if (so->stage != STAGE_ORDERED)
+		XtNullTreePredicate(so->stage == STAGE_UNORDERED, &null_predicate);
+	do
+	{
+		if (so->stage != STAGE_ORDERED)
+			ok = xt_scan_window(ref->scan, XT_TREE_NULL, &null_predicate, &error);
+		else if (so->walks_nearest)
+			ok = xt_scan_nearest(ref->scan, XT_TREE_MAIN, so->order.point,
+								 &so->query.predicate, &error);
+		else
+			ok = xt_scan_window(ref->scan, XT_TREE_MAIN, &so->query.predicate, &error);
+	} while (!ok && XtProvideMemory(ref->handle, &error));
+	if (!ok)
+		XtReportError(scan->indexRelation, &error);
+	so->running = true;
+}
+
+/* Fetches the next batch that has rows. False: the scan is over. */
+static bool
+next_batch(IndexScanDesc scan)
+{
+	XtScanOpaque so = (XtScanOpaque) scan->opaque;
+	XtError		error;
+
+	so->count = so->next = 0;
+	for (;;)
+	{
+		bool		nearest;
+		uint32		capacity = XT_SCAN_BATCH_MIN;
+		int			n;
+
+		CHECK_FOR_INTERRUPTS();
+		if (!so->running)
+		{
+			if (!next_stage(scan))
+				return false;
+			begin_engine_scan(scan);
+		}
+		nearest = so->walks_nearest && so->stage == STAGE_ORDERED;
+		if (nearest)
+		{
+			capacity = so->nearest_batch;
+			so->nearest_batch = Min(capacity * 2, XT_SCAN_BATCH_MIN);
+		}
+		do
+		{
+			n = xt_scan_next(so->ref->scan, so->record_ids,
+							 nearest ? so->keys_lo : NULL, nearest ? so->keys_hi : NULL,
+							 nearest ? so->distances : NULL, capacity, false, &error);
+		} while (n < 0 && XtProvideMemory(so->ref->handle, &error));
+		if (n < 0)
+			XtReportError(scan->indexRelation, &error);
+		if (n > 0)
+		{
+			so->count = n;
+			return true;
+		}
+		stop_engine(so);
+	}
+}
+
+/* --- Plain and ordered scans ------------------------------------------------------------------ */
+
+static void
+set_order_value(IndexScanDesc scan, int i, double value)
+{
+#ifndef USE_FLOAT8_BYVAL
+	if (!scan->xs_orderbynulls[i])
+		pfree(DatumGetPointer(scan->xs_orderbyvals[i]));
+#endif
+	scan->xs_orderbyvals[i] = Float8GetDatum(value);
+	scan->xs_orderbynulls[i] = false;
+}
+
+static void
+set_order_null(IndexScanDesc scan, int i)
+{
+#ifndef USE_FLOAT8_BYVAL
+	if (!scan->xs_orderbynulls[i])
+		pfree(DatumGetPointer(scan->xs_orderbyvals[i]));
+#endif
+	scan->xs_orderbyvals[i] = (Datum) 0;
+	scan->xs_orderbynulls[i] = true;
+}
+
+/*
+ * The ORDER BY values of row `row` of the batch. The executor compares them as a tuple, so a lower
+ * bound of the first with the least possible value of the others is a lower bound of the whole.
+ */
+static void
+set_order_values(IndexScanDesc scan, int row)
+{
+	XtScanOpaque so = (XtScanOpaque) scan->opaque;
+	const XtSpec *spec = &so->ref->handle->spec;
+	const bool	nearest = so->walks_nearest && so->stage == STAGE_ORDERED;
+
+	scan->xs_recheckorderby = scan->numberOfOrderBys > 1;
+	for (int i = 0; i < scan->numberOfOrderBys; i++)
+	{
+		if (so->stage == STAGE_NULLS || so->order_arg_null[i])
+			set_order_null(scan, i);
+		else if (i == 0 && nearest && so->order.kind == XT_ORDER_EXACT)
+			set_order_value(scan, i, so->distances[row]);
+		else if (i == 0 && nearest)
+		{
+			set_order_value(scan, i, XtDistanceBound(spec, &so->order, so->distances[row],
+													 so->keys_lo + row * spec->dims,
+													 so->keys_hi + row * spec->dims));
+			scan->xs_recheckorderby = true;
+		}
+		else
+		{
+			set_order_value(scan, i, 0.0);
+			scan->xs_recheckorderby = true;
+		}
+	}
+}
+
+bool
+xtgettuple(IndexScanDesc scan, ScanDirection dir)
+{
+	XtScanOpaque so = (XtScanOpaque) scan->opaque;
+
+	if (dir != ForwardScanDirection)
+		elog(ERROR, "xtree only supports forward scans");
+
+	if (so->next >= so->count && !next_batch(scan))
+		return false;
+
+	XtRecordTid(so->record_ids[so->next], &scan->xs_heaptid);
+	scan->xs_recheck = so->recheck || !IsMVCCSnapshot(scan->xs_snapshot);
+	if (scan->numberOfOrderBys > 0)
+		set_order_values(scan, so->next);
+	so->next++;
+	return true;
+}
+
+/* --- Bitmap scans ----------------------------------------------------------------------------- */
+
+int64
+xtgetbitmap(IndexScanDesc scan, TIDBitmap *tbm)
+{
+	XtScanOpaque so = (XtScanOpaque) scan->opaque;
+	int64		total = 0;
+
+	if (so->tids == NULL)
+		so->tids = palloc(sizeof(ItemPointerData) * XT_SCAN_BATCH_MIN);
+	while (next_batch(scan))
+	{
+		for (int i = 0; i < so->count; i++)
+			XtRecordTid(so->record_ids[i], &so->tids[i]);
+		tbm_add_tuples(tbm, so->tids, so->count,
+					   so->recheck || !IsMVCCSnapshot(scan->xs_snapshot));
+		total += so->count;
+	}
+	return total;
+}
+
+void
+xtendscan(IndexScanDesc scan)
+{
+	XtScanOpaque so = (XtScanOpaque) scan->opaque;
+
+	if (so->ref != NULL)
+		XtScanEnd(so->ref);
+	pfree(so);
+}
