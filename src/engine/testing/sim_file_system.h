@@ -14,7 +14,7 @@
 //                own. Directories themselves are durable at once: an administrator made them.
 //   The call     that the crash hits has its effect or has not, and reports an error either way.
 //   Failed Sync  as Linux does it: the dirty pages count as clean afterwards, some never reached
-//                the disk, and the next Sync succeeds without them. A caller that retries loses data.
+//                the disk, and the next Sync succeeds without them. Who retries, loses data.
 //   Reservation  A page that is stored to without having been reserved is a violation, since on a
 //                full disk the store would have raised SIGBUS.
 //
