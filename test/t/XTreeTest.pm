@@ -60,7 +60,7 @@ sub add_rows
 			   CASE WHEN i % 97 = 0 THEN NULL ELSE box(point(x, y), point(x + i % 7 / 3.0, y + i % 5 / 4.0)) END
 		FROM (SELECT i, CASE WHEN i % 10 = 0 THEN i % 36 * 10 - 180 ELSE (i * 7919 % 360007) / 1000.0 - 180 END AS x,
 					 CASE WHEN i % 10 = 0 THEN i % 18 * 10 - 90 ELSE (i * 104729 % 180001) / 1000.0 - 90 END AS y
-			  FROM generate_series($from::bigint, $to) AS i) AS places;);
+			  FROM generate_series(${from}::bigint, $to) AS i) AS places;);
 }
 
 my @conditions = (
