@@ -309,6 +309,27 @@ bool NodeLayout::WidenChild(BlockHeader* node, uint32_t entry, const Box32& box)
   return changed;
 }
 
+void NodeLayout::ReplaceChild(BlockHeader* node, uint32_t entry, const Box32& box) const {
+  const uint32_t count = Count(node);
+  XT_ASSERT(!leaf && entry < count);
+  BlockHeader* block = Block(node, entry / block_capacity);
+  const uint32_t slot = entry % block_capacity;
+  const uint32_t group = slot >> group_shift;
+  const uint32_t lane = slot & (group_size - 1);
+  float* row = reinterpret_cast<float*>(const_cast<std::byte*>(Coords(block, group)));
+  for (uint32_t d = 0; d < dims; ++d, row += 2 * group_size) {
+    row[lane] = box.lo[d];
+    row[lane + group_size] = box.hi[d];
+  }
+  const uint32_t first = entry - lane;
+  Box32 around;
+  around.Clear(dims);
+  for (uint32_t e = first; e < std::min(first + group_size, count); ++e) {
+    around.Extend(dims, ChildBox(node, e));
+  }
+  WidenGroup(block, group, around, true);
+}
+
 void NodeLayout::Build(BlockHeader* node, const EntryList& list, const uint32_t* pick,
                        uint32_t count, bool keep_order) const {
   XT_ASSERT(count <= Capacity(node->order));

@@ -191,6 +191,9 @@ struct NodeLayout {
   void AppendChild(BlockHeader* node, const Box32& box, NodeId id) const;
   // Makes child `entry`'s box (and first its group's) contain `box`. Returns false if it did already.
   bool WidenChild(BlockHeader* node, uint32_t entry, const Box32& box) const;
+  // Gives child `entry` another box, which may be smaller, and its group the one that fits.
+  // REQUIRES: a version that is not visible yet.
+  void ReplaceChild(BlockHeader* node, uint32_t entry, const Box32& box) const;
 
   // Fills a fresh node (headers initialised, counts zero, not yet visible) with the entries
   // list[pick[0..count)], or list[0..count) if `pick` is null. Unless `keep_order`, near entries are
