@@ -43,7 +43,6 @@ class XTree {
  private:
   struct Pending;
   StoreInterface* const store_;
-  const uint32_t tree_;
   std::unique_ptr<Pending> pending_;
 };
 

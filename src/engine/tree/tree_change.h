@@ -1,0 +1,96 @@
+// TreeChange: what one prepared insertion or deletion will do to its tree.
+//
+// New node versions wait in the store; here wait the edits of nodes that readers can see already, the
+// new root and the statistics. Preparing may fail and shows nothing; Apply cannot fail.
+//
+// Why Apply's order is right for readers, who take no lock:
+//   1. Widen mutable ancestors, top down. A wider box only makes a reader look into a subtree in vain.
+//   2. Publish the staged versions under one epoch. A reader of an older epoch keeps to the old
+//      versions: old parents name old children only, so it meets no entry twice and none of a split
+//      by halves. A new version of an ancestor holds the wider box from the start, so the order of
+//      mutable and copied ancestors along the path does not matter: after this step every box on
+//      the way to the leaf is wide enough, in every version that a new reader can reach.
+//   3. Append to the leaf; its count is stored with release order. So whoever sees the entry sees
+//      also, in any scan that it starts afterwards, the boxes that lead there.
+//   A new root is named after step 2, because a reader that finds it must find its node. A root
+//   that goes is unnamed before step 2, for the same reason.
+//
+// Threads: under the index's writer lock, one change at a time.
+#pragma once
+
+#include <cstdint>
+
+#include "base/status.h"
+#include "store/store_interface.h"
+#include "tree/geometry.h"
+#include "tree/node_layout.h"
+
+namespace xtree {
+
+class TreeChange {
+ public:
+  TreeChange(StoreInterface* store, uint32_t tree) : store_(store), tree_(tree) {}
+  TreeChange(const TreeChange&) = delete;
+
+  // --- The tree as it is.
+  const KeySpec& spec() const { return shared().spec; }
+  NodeId root() const { return NodeId{shared().root.load(std::memory_order_relaxed)}; }
+  const NodeLayout& layout(uint32_t level) const { return NodeLayout::For(spec(), level == 0); }
+  bool IsMutable(const NodeRef& ref) const { return store_->IsMutable(ref.node); }
+  // The newest version. kCorruption unless it is a node of this tree on `level` (-1: any).
+  Result<NodeRef> Find(NodeId id, int level) const;
+
+  // --- Preparing. Begin pins the windows until Apply or Discard, so addresses stay valid.
+  void Begin();
+  bool active() const { return active_; }
+  // Nodes that the store writes headers for; the caller fills them with NodeLayout::Build.
+  Result<NodeRef> StageNew(uint32_t level, uint32_t order, uint32_t split_dims);
+  Result<NodeRef> StageVersion(const NodeRef& old, uint32_t level, uint32_t order,
+                               uint32_t split_dims);
+  // A staged version with the same content as `old`.
+  Result<NodeRef> StageCopy(const NodeRef& old);
+  Status StageFree(const NodeRef& old);
+  // In-place edits. REQUIRES: a mutable node; ancestors first; at most one append.
+  void WidenLater(const NodeRef& inner, uint32_t entry, const Box32& box);
+  void AppendLater(const NodeRef& leaf, const Key& key, uint64_t record_id);
+  void SetRoot(NodeId root);     // Invalid: the tree becomes empty.
+  void AddEntries(int64_t delta) { entries_delta_ += delta; }
+  void AddHeight(int delta) { height_delta_ += delta; }
+
+  void Apply() noexcept;
+  void Discard() noexcept;
+
+ private:
+  struct Widening {
+    BlockHeader* node;
+    uint32_t entry;
+  };
+
+  TreeShared& shared() const { return store_->shared()->trees[tree_]; }
+  bool IsSupernode(uint32_t level, uint32_t order) const {
+    return level > 0 && order > layout(level).base_order;
+  }
+  void CountNode(uint32_t level, uint32_t order, int delta);
+  void ApplyStatistics() noexcept;
+  void Reset();
+
+  StoreInterface* const store_;
+  const uint32_t tree_;
+  bool active_ = false;
+
+  uint32_t widenings_ = 0;
+  Widening widen_[kTreeLevelsMax];
+  Box32 widen_box_;
+  BlockHeader* append_leaf_ = nullptr;
+  Key append_key_;
+  uint64_t append_id_ = 0;
+  bool root_changes_ = false;
+  NodeId new_root_;
+
+  int64_t entries_delta_ = 0;
+  int height_delta_ = 0;
+  int supernodes_delta_ = 0;
+  int nodes_delta_[kTreeLevelsMax] = {};
+};
+
+}  // namespace xtree

@@ -1,0 +1,201 @@
+#include "tree/tree_insert.h"
+
+#include <algorithm>
+#include <cinttypes>
+
+namespace xtree {
+
+Status TreeInsertion::Prepare(const Key& key, uint64_t record_id) {
+  const uint32_t dims = change_.spec().dims;
+  XT_ASSERT(record_id <= kRecordIdMax);
+  if (entries_.dims() != dims) entries_ = EntryList(dims);
+  key_box_ = Box32::Around(dims, key.lo, key.hi);
+  change_.AddEntries(1);
+  const NodeId root = change_.root();
+  if (!root.valid()) return PlantRoot(key, record_id);
+
+  XT_RETURN_IF_ERROR(Descend(root));
+  bool split = false;
+  // Top down, as the edits will be applied: ancestors that stay where they are.
+  for (uint32_t i = 0; i < depth_; ++i) {
+    const Step& step = path_[i];
+    if (!step.child.covers && change_.IsMutable(step.ref)) {
+      change_.WidenLater(step.ref, step.child.entry, key_box_);
+    }
+  }
+  XT_RETURN_IF_ERROR(InsertIntoLeaf(key, record_id, &split));
+  for (uint32_t i = depth_; i-- > 0;) XT_RETURN_IF_ERROR(UpdateInner(i, &split));
+  return Status::Ok();
+}
+
+Status TreeInsertion::PlantRoot(const Key& key, uint64_t record_id) {
+  const NodeLayout& layout = change_.layout(0);
+  XT_ASSIGN_OR_RETURN(const NodeRef leaf, change_.StageNew(0, layout.base_order, 0));
+  layout.Append(leaf.node, key.lo, key.hi, record_id);
+  change_.SetRoot(leaf.id);
+  change_.AddHeight(1);
+  return Status::Ok();
+}
+
+Status TreeInsertion::Descend(NodeId root) {
+  const NodeLayout& inner = change_.layout(1);
+  XT_ASSIGN_OR_RETURN(NodeRef ref, change_.Find(root, -1));
+  for (depth_ = 0;; ++depth_) {
+    Step& step = path_[depth_];
+    step.ref = ref;
+    const int level = ref.node->level;
+    if (level == 0) return Status::Ok();
+    if (XT_UNLIKELY(ref.node->count == 0)) {
+      return Status::Corruption("directory node %" PRIx64 " in block %" PRIu32 " is empty",
+                                ref.id.value, ref.node->block_number);
+    }
+    step.child = ChooseSubtree(inner, ref.node, key_box_);
+    XT_ASSIGN_OR_RETURN(ref, change_.Find(inner.Child(ref.node, step.child.entry), level - 1));
+  }
+}
+
+void TreeInsertion::ReadEntries(const NodeRef& ref) {
+  entries_.Clear();
+  change_.layout(ref.node->level).ReadAll(ref.node, &entries_);
+}
+
+Status TreeInsertion::InsertIntoLeaf(const Key& key, uint64_t record_id, bool* split) {
+  const NodeLayout& layout = change_.layout(0);
+  const NodeRef& leaf = path_[depth_].ref;
+  const uint32_t count = layout.Count(leaf.node);
+  if (count < layout.Capacity(leaf.order)) {
+    if (change_.IsMutable(leaf)) {
+      change_.AppendLater(leaf, key, record_id);
+      return Status::Ok();
+    }
+    XT_ASSIGN_OR_RETURN(const NodeRef copy, change_.StageCopy(leaf));
+    layout.Append(copy.node, key.lo, key.hi, record_id);
+    return Status::Ok();
+  }
+  ReadEntries(leaf);
+  entries_.Add(key.lo, layout.corners == 1 ? key.lo : key.hi, record_id);
+  splitter_.Load(entries_.lo(0), layout.dims, entries_.size());
+  *split = true;
+  return SplitNode(depth_, splitter_.Topological(kTopologicalMinFill));
+}
+
+// The ancestor at `depth`, after the node below it was dealt with. `split` says whether that left a
+// pair to record, and then whether this node did.
+Status TreeInsertion::UpdateInner(uint32_t depth, bool* split) {
+  const Step& step = path_[depth];
+  const NodeLayout& layout = change_.layout(1);
+  if (!*split) {
+    if (step.child.covers || change_.IsMutable(step.ref)) return Status::Ok();
+    XT_ASSIGN_OR_RETURN(const NodeRef copy, change_.StageCopy(step.ref));
+    layout.WidenChild(copy.node, step.child.entry, key_box_);
+    return Status::Ok();
+  }
+  if (layout.Count(step.ref.node) < layout.Capacity(step.ref.order)) {
+    *split = false;
+    return RecordSplit(step);
+  }
+  ReadEntries(step.ref);
+  entries_.Set(step.child.entry, pair_.left_box, pair_.left.id.value);
+  entries_.Add(pair_.right_box, pair_.right.id.value);
+  return SplitInner(depth, split);
+}
+
+// A new version with the pair in the place of the child that was split; there is room.
+Status TreeInsertion::RecordSplit(const Step& step) {
+  const NodeLayout& layout = change_.layout(1);
+  const uint32_t count = layout.Count(step.ref.node);
+  if (count % layout.group_size != 0) {
+    XT_ASSIGN_OR_RETURN(const NodeRef copy, change_.StageCopy(step.ref));
+    layout.ReplaceChild(copy.node, step.child.entry, pair_.left_box);
+    layout.AppendChild(copy.node, pair_.right_box, pair_.right.id);
+    return Status::Ok();
+  }
+  // The last group has become full of children that came one by one, from anywhere: sort all anew.
+  XT_ASSIGN_OR_RETURN(const NodeRef copy,
+                      change_.StageVersion(step.ref, step.ref.node->level, step.ref.order,
+                                           step.ref.node->split_dims));
+  ReadEntries(step.ref);
+  entries_.Set(step.child.entry, pair_.left_box, pair_.left.id.value);
+  entries_.Add(pair_.right_box, pair_.right.id.value);
+  BuildNode(copy, nullptr, entries_.size());
+  return Status::Ok();
+}
+
+void TreeInsertion::BuildNode(const NodeRef& ref, const uint32_t* pick, uint32_t count) const {
+  change_.layout(ref.node->level).Build(ref.node, entries_, pick, count);
+}
+
+// Dimensions along which all children in entries_ have been split.
+Result<uint32_t> TreeInsertion::SharedHistory(const Step& step) const {
+  uint32_t history = pair_.left.node->split_dims;
+  const int level = step.ref.node->level - 1;
+  for (uint32_t i = 0; i < entries_.size() && history != 0; ++i) {
+    const NodeId id{entries_.id(i)};
+    if (id == pair_.left.id || id == pair_.right.id) continue;  // Not published yet.
+    XT_ASSIGN_OR_RETURN(const NodeRef child, change_.Find(id, level));
+    history &= child.node->split_dims;
+  }
+  return history;
+}
+
+// A full directory node; entries_ holds its entries and the one too many.
+Status TreeInsertion::SplitInner(uint32_t depth, bool* split) {
+  const Step& step = path_[depth];
+  const NodeLayout& layout = change_.layout(1);
+  *split = true;
+  splitter_.Load(entries_.lo(0), layout.dims, entries_.size());
+  SplitChoice choice = splitter_.Topological(kTopologicalMinFill);
+  if (choice.overlap <= kOverlapMax) return SplitNode(depth, choice);
+  XT_ASSIGN_OR_RETURN(const uint32_t history, SharedHistory(step));
+  if (splitter_.OverlapMinimal(history, kOverlapMinimalMinFill, kOverlapMinimalMax, &choice)) {
+    return SplitNode(depth, choice);
+  }
+  if (step.ref.order < kOrderMax) {
+    *split = false;
+    XT_ASSIGN_OR_RETURN(const NodeRef larger,
+                        change_.StageVersion(step.ref, step.ref.node->level, step.ref.order + 1,
+                                             step.ref.node->split_dims));
+    BuildNode(larger, nullptr, entries_.size());
+    return Status::Ok();
+  }
+  // The largest extent is full: the better of the two splits, however much it overlaps.
+  splitter_.OverlapMinimal(0, kOverlapMinimalMinFill, choice.overlap, &choice);
+  return SplitNode(depth, choice);
+}
+
+// Divides entries_ in two nodes as small as they can be. The node keeps its NodeID as the left one,
+// except the root, which rises above both.
+Status TreeInsertion::SplitNode(uint32_t depth, const SplitChoice& choice) {
+  const NodeRef& old = path_[depth].ref;
+  const uint32_t level = old.node->level;
+  const NodeLayout& layout = change_.layout(level);
+  const uint32_t split_dims = old.node->split_dims | 1u << choice.axis;
+  const uint32_t left_count = choice.left_count;
+  const uint32_t right_count = entries_.size() - left_count;
+  const uint32_t left_order = layout.OrderFor(left_count);
+  if (depth == 0) {
+    XT_ASSIGN_OR_RETURN(pair_.left, change_.StageNew(level, left_order, split_dims));
+  } else {
+    XT_ASSIGN_OR_RETURN(pair_.left, change_.StageVersion(old, level, left_order, split_dims));
+  }
+  XT_ASSIGN_OR_RETURN(pair_.right,
+                      change_.StageNew(level, layout.OrderFor(right_count), split_dims));
+  BuildNode(pair_.left, splitter_.order().data(), left_count);
+  BuildNode(pair_.right, splitter_.order().data() + left_count, right_count);
+  pair_.left_box = layout.Bounds(pair_.left.node);
+  pair_.right_box = layout.Bounds(pair_.right.node);
+  if (depth > 0) return Status::Ok();
+
+  if (level + 1 >= kTreeLevelsMax) {
+    return Status::Internal("tree would have more than %" PRIu32 " levels", kTreeLevelsMax);
+  }
+  const NodeLayout& inner = change_.layout(1);
+  XT_ASSIGN_OR_RETURN(const NodeRef root,
+                      change_.StageVersion(old, level + 1, inner.base_order, 0));
+  inner.AppendChild(root.node, pair_.left_box, pair_.left.id);
+  inner.AppendChild(root.node, pair_.right_box, pair_.right.id);
+  change_.AddHeight(1);
+  return Status::Ok();
+}
+
+}  // namespace xtree

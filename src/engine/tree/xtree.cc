@@ -1,0 +1,95 @@
+#include "tree/xtree.h"
+
+#include <bit>
+#include <cmath>
+#include <vector>
+
+#include "tree/tree_change.h"
+#include "tree/tree_delete.h"
+#include "tree/tree_insert.h"
+
+namespace xtree {
+
+struct XTree::Pending {
+  Pending(StoreInterface* store, uint32_t tree) : change(store, tree) {}
+
+  TreeChange change;
+  TreeInsertion insertion{&change};
+  TreeDeletion deletion{&change};
+};
+
+XTree::XTree(StoreInterface* store, uint32_t tree)
+    : store_(store), pending_(std::make_unique<Pending>(store, tree)) {
+  XT_ASSERT(tree < kTrees);
+}
+
+XTree::~XTree() = default;
+
+Status XTree::PrepareInsert(const Key& key, uint64_t record_id) {
+  pending_->change.Begin();
+  return pending_->insertion.Prepare(key, record_id);
+}
+
+Status XTree::PrepareDelete(const Key& bound, const uint64_t* record_ids, uint32_t count,
+                            uint32_t* found) {
+  pending_->change.Begin();
+  return pending_->deletion.Prepare(bound, record_ids, count, found);
+}
+
+void XTree::Apply() noexcept { pending_->change.Apply(); }
+
+void XTree::Discard() noexcept { pending_->change.Discard(); }
+
+namespace {
+// The same number, or both not one; for this purpose zeros of either sign are the same.
+bool SameNumber(double a, double b) { return a == b || (std::isnan(a) && std::isnan(b)); }
+
+bool HasEntry(const NodeLayout& layout, const BlockHeader* leaf, const Key& key,
+              uint64_t record_id) {
+  double lo[kDimsMax], hi[kDimsMax];
+  const uint32_t count = layout.Count(leaf);
+  for (uint32_t e = 0; e < count; ++e) {
+    if (layout.Id(leaf, e) != record_id) continue;
+    layout.ReadKey(leaf, e, lo, hi);
+    bool same = true;
+    for (uint32_t d = 0; d < layout.dims; ++d) {
+      same &= SameNumber(lo[d], key.lo[d]) &&
+              SameNumber(hi[d], layout.corners == 1 ? key.lo[d] : key.hi[d]);
+    }
+    if (same) return true;
+  }
+  return false;
+}
+}  // namespace
+
+Result<bool> XTree::Contains(const Key& key, uint64_t record_id) const {
+  const TreeChange& tree = pending_->change;
+  if (!tree.root().valid()) return false;
+  const WindowPin pin(store_->windows());
+  const uint32_t dims = tree.spec().dims;
+  const Box32 box = Box32::Around(dims, key.lo, key.hi);
+  struct Place {
+    NodeId id;
+    int level;  // -1: the root's, whatever it is.
+  };
+  std::vector<Place> to_visit{{tree.root(), -1}};
+  while (!to_visit.empty()) {
+    const Place place = to_visit.back();
+    to_visit.pop_back();
+    XT_ASSIGN_OR_RETURN(const NodeRef ref, tree.Find(place.id, place.level));
+    const NodeLayout& layout = tree.layout(ref.node->level);
+    if (ref.node->level == 0) {
+      if (HasEntry(layout, ref.node, key, record_id)) return true;
+      continue;
+    }
+    const uint32_t count = layout.Count(ref.node);
+    for (uint32_t e = 0; e < count; ++e) {
+      if (layout.ChildBox(ref.node, e).Contains(dims, box)) {
+        to_visit.push_back({layout.Child(ref.node, e), ref.node->level - 1});
+      }
+    }
+  }
+  return false;
+}
+
+}  // namespace xtree
