@@ -1,7 +1,7 @@
 // Goal: each call keeps its contract on a real file system, above all that a failed reservation
 // changes nothing and that no descriptor is kept.
 // Method: a directory of its own; a full disk is a small tmpfs, a disk without fallocate a ramfs;
-// both need root (skipped, and said, otherwise). What a mapping stores is read back with plain reads.
+// both need root (skipped, and said, otherwise). What a mapping stores is read with plain reads.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mount.h>
