@@ -62,6 +62,11 @@ class SharedArray {
     }
     return false;
   }
+  // Whether this process can reach every element that exists. From any thread.
+  bool FullyAttached() const {
+    const uint32_t levels = directory_->levels.load(std::memory_order_acquire);
+    return levels == 0 || local_[levels - 1] != nullptr;  // Levels are attached in order.
+  }
   // Gives level `level` its address in this process, and publishes it if it is new.
   void Provide(uint32_t level, uint64_t ref, void* address) {
     XT_ASSERT(level < kArrayLevelsMax && local_[level] == nullptr);

@@ -47,7 +47,11 @@ inline uint64_t NextRetireTag(EpochShared* shared) {
 }
 // The smallest tag any reader holds, or the current global value if all are idle. A version with
 // retire tag <= this may be reused as far as readers are concerned.
+// The answer stays right: what no reader needed once, no later reader needs.
 uint64_t MinReaderTag(const EpochShared* shared);
+// Standalone: takes a slot that no thread owns, or returns false; and gives it back, idle.
+bool ClaimEpochSlot(EpochShared* shared, uint32_t* slot_index);
+void ReleaseEpochSlot(EpochShared* shared, uint32_t slot_index);
 
 // The live pins of one slot. The slot holds the minimum over them (the oldest pin's tag).
 // Threads: one (the slot's owner).

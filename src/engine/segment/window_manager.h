@@ -10,17 +10,17 @@
 // Pins:        a pin covers all windows of its index. Eviction clears `base`, fences, and unmaps only
 //              if no pin is held; a pinner counts itself, fences, then reads `base`. One of the two
 //              always sees the other.
-// Budget:      soft: windows of pinned indexes stay, even over the budget. Eviction is least recently
-//              used, by index handle.
+// Budget:      soft: windows of pinned indexes stay, even over the budget. Eviction is by index
+//              handle, oldest first, with a second chance for those pinned since the last look.
 // Descriptors: none is kept after mapping.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
-#include <mutex>
 #include <string>
 
 #include "base/macros.h"
+#include "base/mutex.h"
 #include "base/status.h"
 #include "io/file_system.h"
 #include "segment/block.h"
@@ -43,7 +43,7 @@ class WindowBudget {
  private:
   friend class WindowManager;
   const uint32_t windows_max_;
-  std::mutex mutex_;
+  Mutex mutex_;
   WindowManager* lru_head_ XT_GUARDED_BY(mutex_) = nullptr;  // Least recently used first.
   WindowManager* lru_tail_ XT_GUARDED_BY(mutex_) = nullptr;
   std::atomic<uint32_t> windows_mapped_{0};
@@ -69,7 +69,10 @@ class WindowManager {
   Result<std::byte*> EnsureMapped(uint32_t window);
   // Mapped address of a block, mapping its window if needed.
   Result<std::byte*> MapBlock(uint32_t block);
-  void Pin() { pins_.fetch_add(1, std::memory_order_seq_cst); }
+  void Pin() {
+    pins_.fetch_add(1, std::memory_order_seq_cst);
+    if (!recent_.load(std::memory_order_relaxed)) recent_.store(true, std::memory_order_relaxed);
+  }
   void Unpin() { pins_.fetch_sub(1, std::memory_order_release); }
   uint32_t pins() const { return pins_.load(std::memory_order_relaxed); }
   // Unmaps all windows (relcache invalidation). No pin may be held.
@@ -79,15 +82,24 @@ class WindowManager {
   FileSystem* fs() const { return fs_; }
 
  private:
+  static constexpr uint32_t kEvictWindowsMax = 64;  // Per turn.
+
+  void MakeRoom() XT_REQUIRES(budget_->mutex_);
+  bool TryEvict() XT_REQUIRES(budget_->mutex_);
+  void PushNewest() XT_REQUIRES(budget_->mutex_);
+  void Unlist() XT_REQUIRES(budget_->mutex_);
+
   FileSystem* const fs_;
   WindowBudget* const budget_;
   const std::string path_;
   std::atomic<uint32_t> pins_{0};
-  std::atomic<std::byte*>* bases_;  // kWindowsMax slots of lazily touched anonymous memory, or a
-                                    // smaller array that grows; the implementer's choice.
-  WindowManager* lru_prev_ = nullptr;  // Guarded by budget_->mutex_, as is mapped_here_.
+  std::atomic<bool> recent_{false};  // Pinned since eviction last looked.
+  std::atomic<std::byte*>* bases_;   // kWindowsMax slots of lazily touched anonymous memory.
+  // Guarded by budget_->mutex_, as are the functions above.
+  WindowManager* lru_prev_ = nullptr;
   WindowManager* lru_next_ = nullptr;
-  uint32_t mapped_here_ = 0;
+  uint32_t mapped_here_ = 0;  // The handle is on the list while this is not zero.
+  uint32_t windows_end_ = 0;  // No window from here on is mapped.
 };
 
 class WindowPin {

@@ -94,6 +94,24 @@ struct IndexShared {
   uint32_t flags;
 };
 inline constexpr uint32_t kIndexSharedMagic = 0x58545348;
+
+// The growing arrays of an index (base/shared_array.h), as ChunkRequest::array names them.
+enum ArrayId : uint32_t {
+  kArrayEntries = 0,
+  kArrayVersions = 1,
+  kArrayPageInfos = 2,
+  kArraySegments = 3,
+};
+inline constexpr uint32_t kArrays = 4;
+
+inline ArrayDirectory* IndexArray(IndexShared* shared, uint32_t array) {
+  switch (array) {
+    case kArrayEntries: return &shared->table.entries;
+    case kArrayVersions: return &shared->table.versions;
+    case kArrayPageInfos: return &shared->table.page_infos;
+    default: return &shared->allocator.infos;
+  }
+}
 inline constexpr uint32_t kIndexFlagHost = 1;  // Belongs to a host: operations need no commit frame.
 
 }  // namespace xtree

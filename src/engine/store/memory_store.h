@@ -1,34 +1,29 @@
-// MemoryStore: the same object table, allocator and trees over anonymous memory; nothing is durable.
+// MemoryStore: object table, allocator and trees over anonymous memory; nothing is durable.
+//
+//   MemoryStore store(options, epochs);
+//   IndexDetails index(&store, nullptr);   // Or an XTree, or a BulkLoader, alone.
+//
+// Threads: as StoreInterface. Ownership: owns all of its memory; borrows the epochs.
 #pragma once
 
-#include <memory>
-
+#include "io/memory_file_system.h"
 #include "object/epoch.h"
 #include "store/index_details.h"
-#include "store/store_interface.h"
+#include "store/node_store.h"
 
 namespace xtree {
 
-// Threads: as StoreInterface. Memory: anonymous windows (FileSystem is not touched).
-class MemoryStore final : public StoreInterface {
+// What NodeStore borrows, so it must be made before that base and go after it.
+struct MemoryStoreParts {
+  IndexShared index_shared{};
+  MemoryFileSystem file_system;
+  WindowBudget budget{UINT32_MAX};
+};
+
+class MemoryStore final : private MemoryStoreParts, public NodeStore {
  public:
-  // Creates an empty index. Borrows `epochs`.
+  // Creates an empty index. REQUIRES: valid options (NodeStore::InitShared). Throws std::bad_alloc.
   MemoryStore(const IndexOptions& options, EpochShared* epochs);
-  ~MemoryStore() override;
-
-  IndexDetails* details();
-
-  Result<NodeRef> StageNew(uint32_t tree, uint8_t level, uint32_t order) override;
-  Result<NodeRef> StageVersion(NodeId id, uint32_t tree, uint8_t level, uint32_t order) override;
-  Status StageFree(NodeId id) override;
-  bool has_staged() const override;
-  void Publish() noexcept override;
-  void Discard() noexcept override;
-  Status ReserveNodes(uint64_t nodes, uint32_t order) override;
-
- private:
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace xtree

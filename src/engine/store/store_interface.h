@@ -7,9 +7,10 @@
 //            then Discard() gives everything back.
 //   apply:   in-place edits of mutable nodes, then Publish(): pointers, then the epoch. noexcept.
 //
-// Threads:   reader() from any thread. Everything else under the index's writer lock.
+// Threads:   ReadEpoch, Lookup and the like from any thread. Everything else under the index's
+//            writer lock.
 // Lifetimes: a node address is valid while a WindowPin is held, and its content while an EpochPin
-//            taken before the lookup is held (or the writer lock).
+//            taken before the lookup is held (or the writer lock, until the next Publish).
 #pragma once
 
 #include <atomic>
@@ -41,9 +42,19 @@ class StoreInterface {
   IndexShared* shared() const { return shared_; }
   WindowManager* windows() const { return windows_; }
 
+  // The epoch that a scan reads at: call after EpochPin::Acquire. kNeedMemory: other processes have
+  // grown the index's arrays; attach their chunks and begin again.
+  Result<uint64_t> ReadEpoch() const {
+    const uint64_t epoch = shared_->published_epoch.load(std::memory_order_acquire);
+    if (XT_UNLIKELY(!entries_.FullyAttached() || !versions_.FullyAttached())) return NotAttached();
+    return epoch;
+  }
   // The version of `id` that a reader at `epoch` sees. Fast path: one entry load, no lock, no system
   // call. The slow path maps a window, verifies a block's CRC the first time it is seen since it was
-  // loaded from disk, or walks to an older version. kCorruption names file and block.
+  // loaded from disk, or walks to an older version.
+  // kCorruption names file and block. kNotFound: the node did not exist at that epoch (a root that
+  // was made since). kNeedMemory: an older version is described in a chunk that another process has
+  // provided since ReadEpoch; attach it and look up again.
   Result<NodeRef> Lookup(NodeId id, uint64_t epoch) const;
   // Lookup for hot loops: null node when the slow path is needed (call Lookup then).
   NodeRef TryLookup(NodeId id, uint64_t epoch) const {
@@ -56,15 +67,14 @@ class StoreInterface {
     if (XT_UNLIKELY(node->birth_epoch > epoch)) return {};
     return NodeRef{node, WordOrder(word), id};
   }
-  // Hints the CPU to fetch the entry of `id`, or the first lines of its node.
+  // Hints the CPU to fetch the entry of `id`, or its node's header and `bytes` from `offset`.
   void PrefetchEntry(NodeId id) const { __builtin_prefetch(&entries_[id.handle()]); }
-  void PrefetchNode(NodeId id) const {
+  void PrefetchNode(NodeId id, uint32_t offset, uint32_t bytes) const {
     const EntryWord word = entries_[id.handle()].word.load(std::memory_order_relaxed);
     const std::byte* address = windows_->BlockAddress(WordBlock(word));
-    if (address != nullptr) {
-      __builtin_prefetch(address);
-      __builtin_prefetch(address + 64);
-    }
+    if (address == nullptr) return;
+    __builtin_prefetch(address);
+    for (uint32_t i = 0; i < bytes; i += 64) __builtin_prefetch(address + offset + i);
   }
   // The newest version, for the writer. Same errors as Lookup.
   Result<NodeRef> LookupNewest(NodeId id) const { return Lookup(id, ~uint64_t{0}); }
@@ -91,10 +101,27 @@ class StoreInterface {
   // Makes sure that `nodes` StageNew calls of `order` succeed (bulk load).
   virtual Status ReserveNodes(uint64_t nodes, uint32_t order) = 0;
 
+  // Call before changing a published block in place, in apply: the host must renew the block's
+  // checksum afterwards. One load unless the host has asked for it. At most kTouchedPerChange blocks
+  // a change.
+  void MarkTouched(BlockHeader* block) {
+    if (XT_UNLIKELY(track_touched_)) Touch(block);
+  }
+  static constexpr uint32_t kTouchedPerChange = 2048;
+
  protected:
+  virtual void Touch(BlockHeader* block) noexcept = 0;
+  Status NotAttached() const;
+
   IndexShared* shared_ = nullptr;
   WindowManager* windows_ = nullptr;
   EntryArray entries_;
+  VersionArray versions_;
+  bool track_touched_ = false;
+
+ private:
+  Result<NodeRef> LookupSlow(NodeId id, uint64_t epoch) const;
+  Status VerifyExtent(NodeId id, EntryWord word) const;
 };
 
 }  // namespace xtree

@@ -1,0 +1,134 @@
+#include "segment/window_manager.h"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <new>
+#include <utility>
+
+namespace xtree {
+
+namespace {
+constexpr size_t kBasesBytes = kWindowsMax * sizeof(std::atomic<std::byte*>);
+}  // namespace
+
+WindowManager::WindowManager(FileSystem* fs, WindowBudget* budget, std::string path)
+    : fs_(fs), budget_(budget), path_(std::move(path)) {
+  // Anonymous memory is zero and costs a page only where a window is used.
+  void* memory =
+      mmap(nullptr, kBasesBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  bases_ = static_cast<std::atomic<std::byte*>*>(memory);
+}
+
+WindowManager::~WindowManager() {
+  DropAll();
+  munmap(bases_, kBasesBytes);
+}
+
+std::string WindowManager::SegmentPath(uint32_t window) const {
+  return window == 0 ? path_ : path_ + "." + std::to_string(window);
+}
+
+Result<std::byte*> WindowManager::EnsureMapped(uint32_t window) {
+  if (window >= kWindowsMax) {
+    return Status::Corruption("block %llu of \"%s\" is beyond the largest possible file",
+                              static_cast<unsigned long long>(window) * kWindowBlocks,
+                              path_.c_str());
+  }
+  MutexLock lock(&budget_->mutex_);
+  if (std::byte* mapped = base(window)) return mapped;
+  MakeRoom();
+  XT_ASSIGN_OR_RETURN(std::byte* mapped,
+                      fs_->Map(SegmentPath(window).c_str(), kWindowBytes, true));
+  if (mapped_here_ == 0) PushNewest();
+  ++mapped_here_;
+  if (window >= windows_end_) windows_end_ = window + 1;
+  budget_->windows_mapped_.fetch_add(1, std::memory_order_relaxed);
+  bases_[window].store(mapped, std::memory_order_release);
+  return mapped;
+}
+
+Result<std::byte*> WindowManager::MapBlock(uint32_t block) {
+  if (std::byte* address = BlockAddress(block)) return address;
+  XT_ASSIGN_OR_RETURN(std::byte* mapped, EnsureMapped(block / kWindowBlocks));
+  return mapped + uint64_t{block % kWindowBlocks} * kBlockBytes;
+}
+
+void WindowManager::DropAll() {
+  MutexLock lock(&budget_->mutex_);
+  XT_ASSERT(pins() == 0);
+  if (mapped_here_ != 0) Unlist();
+  for (uint32_t i = 0; i < windows_end_; ++i) {
+    if (std::byte* mapped = bases_[i].exchange(nullptr, std::memory_order_acq_rel)) {
+      fs_->Unmap(mapped, kWindowBytes);
+      budget_->windows_mapped_.fetch_sub(1, std::memory_order_relaxed);
+    }
+  }
+  mapped_here_ = 0;
+  windows_end_ = 0;
+}
+
+void WindowManager::MakeRoom() {
+  WindowManager* candidate = budget_->lru_head_;
+  uint32_t listed = 0;
+  for (WindowManager* m = candidate; m != nullptr; m = m->lru_next_) ++listed;
+  // Twice around at most: a handle that was pinned since it was last looked at gets a second
+  // chance, because its fast path never comes here to move it up the list.
+  for (uint32_t turn = 0; turn < 2 * listed; ++turn) {
+    if (budget_->windows_mapped() < budget_->windows_max()) return;
+    candidate = budget_->lru_head_;
+    if (candidate == nullptr) return;
+    const bool recent = candidate->recent_.exchange(false, std::memory_order_relaxed);
+    if (candidate == this || recent || !candidate->TryEvict()) {
+      candidate->Unlist();
+      candidate->PushNewest();
+    }
+  }
+}
+
+bool WindowManager::TryEvict() {
+  if (pins_.load(std::memory_order_seq_cst) != 0) return false;
+  std::byte* taken[kEvictWindowsMax];
+  uint32_t numbers[kEvictWindowsMax];
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < windows_end_ && count < kEvictWindowsMax; ++i) {
+    if (std::byte* mapped = bases_[i].exchange(nullptr, std::memory_order_seq_cst)) {
+      numbers[count] = i;
+      taken[count++] = mapped;
+    }
+  }
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  if (pins_.load(std::memory_order_seq_cst) != 0) {
+    // Pinned meanwhile, maybe before its pinner read a base: put them back. A pinner that found
+    // none waits for the mutex in EnsureMapped and finds them then.
+    for (uint32_t i = 0; i < count; ++i) {
+      bases_[numbers[i]].store(taken[i], std::memory_order_release);
+    }
+    return false;
+  }
+  for (uint32_t i = 0; i < count; ++i) fs_->Unmap(taken[i], kWindowBytes);
+  budget_->windows_mapped_.fetch_sub(count, std::memory_order_relaxed);
+  budget_->evictions_.fetch_add(count, std::memory_order_relaxed);
+  mapped_here_ -= count;
+  if (mapped_here_ == 0) {
+    windows_end_ = 0;
+    Unlist();
+  }
+  return true;
+}
+
+void WindowManager::PushNewest() {
+  lru_prev_ = budget_->lru_tail_;
+  lru_next_ = nullptr;
+  (lru_prev_ != nullptr ? lru_prev_->lru_next_ : budget_->lru_head_) = this;
+  budget_->lru_tail_ = this;
+}
+
+void WindowManager::Unlist() {
+  (lru_prev_ != nullptr ? lru_prev_->lru_next_ : budget_->lru_head_) = lru_next_;
+  (lru_next_ != nullptr ? lru_next_->lru_prev_ : budget_->lru_tail_) = lru_prev_;
+  lru_prev_ = lru_next_ = nullptr;
+}
+
+}  // namespace xtree

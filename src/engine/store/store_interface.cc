@@ -1,0 +1,91 @@
+#include "store/store_interface.h"
+
+namespace xtree {
+
+Status StoreInterface::NotAttached() const {
+  return Status::Make(Code::kNeedMemory, "the index has grown in another process");
+}
+
+Result<NodeRef> StoreInterface::Lookup(NodeId id, uint64_t epoch) const {
+  // Only what a damaged pointer or a missing chunk would make unsafe is tested before the fast path.
+  if (XT_LIKELY(id.handle() < entries_.capacity() && entries_.FullyAttached())) {
+    const NodeRef ref = TryLookup(id, epoch);
+    if (XT_LIKELY(ref.node != nullptr)) return ref;
+  }
+  return LookupSlow(id, epoch);
+}
+
+Result<NodeRef> StoreInterface::LookupSlow(NodeId id, uint64_t epoch) const {
+  const uint64_t handle = id.handle();
+  const uint32_t pages = shared_->table.pages.load(std::memory_order_acquire);
+  if (!id.valid() || handle / kTablePageEntries >= pages) {
+    return Status::Corruption("node %016llx of \"%s\" does not exist",
+                              static_cast<unsigned long long>(id.value),
+                              windows_->path().c_str());
+  }
+  if (!entries_.FullyAttached()) return NotAttached();
+  const ObjectEntry& entry = entries_[handle];
+  const EntryWord word = entry.word.load(std::memory_order_acquire);
+  if (WordTag(word) != id.tag() || !(word & kWordLive)) {
+    return Status::Corruption("node %016llx of \"%s\" does not exist any more",
+                              static_cast<unsigned long long>(id.value),
+                              windows_->path().c_str());
+  }
+  XT_ASSIGN_OR_RETURN(std::byte* address, windows_->MapBlock(WordBlock(word)));
+  if (!(word & kWordVerified)) {
+    XT_RETURN_IF_ERROR(VerifyExtent(id, word));
+    // Only this very word: the entry may have got a new version meanwhile, or become free.
+    EntryWord expected = word;
+    const_cast<ObjectEntry&>(entry).word.compare_exchange_strong(expected, word | kWordVerified,
+                                                                 std::memory_order_acq_rel);
+  }
+  auto* node = reinterpret_cast<BlockHeader*>(address);
+  if (node->birth_epoch <= epoch) return NodeRef{node, WordOrder(word), id};
+
+  // Every version that a reader at `epoch` may pass on its way, and the one it wants, was retired
+  // after it pinned; so none of their records is reused under it.
+  uint32_t record = entry.history.load(std::memory_order_acquire);
+  while (record != 0) {
+    if (record > versions_.capacity() || !versions_.FullyAttached()) return NotAttached();
+    const VersionRecord& version = versions_[record - 1];
+    if (version.birth_epoch <= epoch) {
+      XT_ASSERT(epoch < version.retire_epoch && version.node_id == id.value);
+      XT_ASSIGN_OR_RETURN(std::byte* old, windows_->MapBlock(WordBlock(version.word)));
+      return NodeRef{reinterpret_cast<BlockHeader*>(old), WordOrder(version.word), id};
+    }
+    record = version.older.load(std::memory_order_acquire);
+  }
+  return Status::NotFound("node %016llx of \"%s\" is newer than the scan",
+                          static_cast<unsigned long long>(id.value), windows_->path().c_str());
+}
+
+Status StoreInterface::VerifyExtent(NodeId id, EntryWord word) const {
+  const uint32_t first = WordBlock(word);
+  const uint32_t order = WordOrder(word);
+  const char* path = windows_->path().c_str();
+  XT_ASSERT(order <= kOrderMax);  // Loading the table has tested it.
+  const auto* node = reinterpret_cast<const BlockHeader*>(windows_->BlockAddress(first));
+  for (uint32_t i = 0; i < 1u << order; ++i) {
+    const auto* block = reinterpret_cast<const BlockHeader*>(
+        reinterpret_cast<const std::byte*>(node) + uint64_t{i} * kBlockBytes);
+    const char* why;
+    if (!VerifyBlock(block, first + i, &why)) {
+      return Status::Corruption("block %u of \"%s\" is damaged: %s", first + i, path, why);
+    }
+    const BlockKind kind = block->level == 0 ? BlockKind::kLeaf : BlockKind::kInner;
+    if (block->kind != kind || block->node_id != id.value || block->order != order ||
+        block->extent_index != i || block->level != node->level || block->tree != node->tree ||
+        block->tree >= kTrees || block->level >= kTreeLevelsMax) {
+      return Status::Corruption(
+          "block %u of \"%s\" is not block %u of node %016llx: it has kind %u, level %u, order %u, "
+          "place %u and node %016llx",
+          first + i, path, i, static_cast<unsigned long long>(id.value),
+          static_cast<unsigned>(block->kind), static_cast<unsigned>(block->level),
+          static_cast<unsigned>(block->order), static_cast<unsigned>(block->extent_index),
+          static_cast<unsigned long long>(block->node_id));
+    }
+  }
+  return Status::Ok();
+}
+
+}  // namespace xtree
