@@ -11,9 +11,6 @@ namespace xtree {
 namespace {
 
 constexpr uint64_t kPageBytes = 4096;
-constexpr uint64_t kHugePageBytes = uint64_t{2} << 20;
-// Big files get huge pages, which a random node visit notices; small ones would waste them.
-constexpr uint64_t kHugeFileBytes = 8 * kHugePageBytes;
 
 // Drops the pages of a range, which then reads as zeros. The ends are the caller's to align.
 void DropPages(std::byte* base, uint64_t begin, uint64_t end) {
@@ -65,13 +62,6 @@ Status MemoryFileSystem::Reserve(const char* path, uint64_t offset, uint64_t len
     file.inode = next_inode_++;
   }
   const uint64_t end = offset + length;
-  if (end > kHugeFileBytes && end > file.size_bytes) {
-    // A hint: small pages do as well.
-    const uint64_t from = file.size_bytes / kHugePageBytes * kHugePageBytes;
-    const uint64_t to =
-        std::min((end + kHugePageBytes - 1) / kHugePageBytes * kHugePageBytes, kMemoryFileBytesMax);
-    (void)madvise(file.base + from, to - from, MADV_HUGEPAGE);
-  }
   file.size_bytes = std::max(file.size_bytes, end);
   return Status::Ok();
 }

@@ -38,10 +38,10 @@ Result<std::byte*> WindowManager::EnsureMapped(uint32_t window) {
   }
   MutexLock lock(&budget_->mutex_);
   if (std::byte* mapped = base(window)) return mapped;
-  MakeRoom();
+  budget_->MakeRoom(this);
   XT_ASSIGN_OR_RETURN(std::byte* mapped,
                       fs_->Map(SegmentPath(window).c_str(), kWindowBytes, true));
-  if (mapped_here_ == 0) PushNewest();
+  if (mapped_here_ == 0) budget_->PushNewest(this);
   ++mapped_here_;
   if (window >= windows_end_) windows_end_ = window + 1;
   budget_->windows_mapped_.fetch_add(1, std::memory_order_relaxed);
@@ -58,7 +58,7 @@ Result<std::byte*> WindowManager::MapBlock(uint32_t block) {
 void WindowManager::DropAll() {
   MutexLock lock(&budget_->mutex_);
   XT_ASSERT(pins() == 0);
-  if (mapped_here_ != 0) Unlist();
+  if (mapped_here_ != 0) budget_->Unlist(this);
   for (uint32_t i = 0; i < windows_end_; ++i) {
     if (std::byte* mapped = bases_[i].exchange(nullptr, std::memory_order_acq_rel)) {
       fs_->Unmap(mapped, kWindowBytes);
@@ -69,20 +69,18 @@ void WindowManager::DropAll() {
   windows_end_ = 0;
 }
 
-void WindowManager::MakeRoom() {
-  WindowManager* candidate = budget_->lru_head_;
+void WindowBudget::MakeRoom(const WindowManager* for_whom) {
   uint32_t listed = 0;
-  for (WindowManager* m = candidate; m != nullptr; m = m->lru_next_) ++listed;
+  for (WindowManager* m = lru_head_; m != nullptr; m = m->lru_next_) ++listed;
   // Twice around at most: a handle that was pinned since it was last looked at gets a second
   // chance, because its fast path never comes here to move it up the list.
   for (uint32_t turn = 0; turn < 2 * listed; ++turn) {
-    if (budget_->windows_mapped() < budget_->windows_max()) return;
-    candidate = budget_->lru_head_;
-    if (candidate == nullptr) return;
+    WindowManager* candidate = lru_head_;
+    if (candidate == nullptr || windows_mapped() < windows_max_) return;
     const bool recent = candidate->recent_.exchange(false, std::memory_order_relaxed);
-    if (candidate == this || recent || !candidate->TryEvict()) {
-      candidate->Unlist();
-      candidate->PushNewest();
+    if (candidate == for_whom || recent || !candidate->TryEvict()) {
+      Unlist(candidate);
+      PushNewest(candidate);
     }
   }
 }
@@ -113,22 +111,24 @@ bool WindowManager::TryEvict() {
   mapped_here_ -= count;
   if (mapped_here_ == 0) {
     windows_end_ = 0;
-    Unlist();
+    budget_->Unlist(this);
   }
   return true;
 }
 
-void WindowManager::PushNewest() {
-  lru_prev_ = budget_->lru_tail_;
-  lru_next_ = nullptr;
-  (lru_prev_ != nullptr ? lru_prev_->lru_next_ : budget_->lru_head_) = this;
-  budget_->lru_tail_ = this;
+void WindowBudget::PushNewest(WindowManager* manager) {
+  manager->lru_prev_ = lru_tail_;
+  manager->lru_next_ = nullptr;
+  (lru_tail_ != nullptr ? lru_tail_->lru_next_ : lru_head_) = manager;
+  lru_tail_ = manager;
 }
 
-void WindowManager::Unlist() {
-  (lru_prev_ != nullptr ? lru_prev_->lru_next_ : budget_->lru_head_) = lru_next_;
-  (lru_next_ != nullptr ? lru_next_->lru_prev_ : budget_->lru_tail_) = lru_prev_;
-  lru_prev_ = lru_next_ = nullptr;
+void WindowBudget::Unlist(WindowManager* manager) {
+  WindowManager* prev = manager->lru_prev_;
+  WindowManager* next = manager->lru_next_;
+  (prev != nullptr ? prev->lru_next_ : lru_head_) = next;
+  (next != nullptr ? next->lru_prev_ : lru_tail_) = prev;
+  manager->lru_prev_ = manager->lru_next_ = nullptr;
 }
 
 }  // namespace xtree

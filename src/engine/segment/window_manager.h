@@ -42,6 +42,11 @@ class WindowBudget {
 
  private:
   friend class WindowManager;
+  // Evicts until one more window is within the budget, or nothing more can be evicted.
+  void MakeRoom(const WindowManager* for_whom) XT_REQUIRES(mutex_);
+  void PushNewest(WindowManager* manager) XT_REQUIRES(mutex_);
+  void Unlist(WindowManager* manager) XT_REQUIRES(mutex_);
+
   const uint32_t windows_max_;
   Mutex mutex_;
   WindowManager* lru_head_ XT_GUARDED_BY(mutex_) = nullptr;  // Least recently used first.
@@ -84,10 +89,10 @@ class WindowManager {
  private:
   static constexpr uint32_t kEvictWindowsMax = 64;  // Per turn.
 
-  void MakeRoom() XT_REQUIRES(budget_->mutex_);
-  bool TryEvict() XT_REQUIRES(budget_->mutex_);
-  void PushNewest() XT_REQUIRES(budget_->mutex_);
-  void Unlist() XT_REQUIRES(budget_->mutex_);
+  friend class WindowBudget;
+  // Unmaps windows if no pin is held; the handle leaves the list with its last one. Under
+  // budget_->mutex_, which the analysis cannot follow from one handle to another.
+  bool TryEvict() XT_THREAD_ATTRIBUTE(no_thread_safety_analysis);
 
   FileSystem* const fs_;
   WindowBudget* const budget_;
@@ -95,7 +100,7 @@ class WindowManager {
   std::atomic<uint32_t> pins_{0};
   std::atomic<bool> recent_{false};  // Pinned since eviction last looked.
   std::atomic<std::byte*>* bases_;   // kWindowsMax slots of lazily touched anonymous memory.
-  // Guarded by budget_->mutex_, as are the functions above.
+  // Guarded by budget_->mutex_.
   WindowManager* lru_prev_ = nullptr;
   WindowManager* lru_next_ = nullptr;
   uint32_t mapped_here_ = 0;  // The handle is on the list while this is not zero.

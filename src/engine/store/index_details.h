@@ -1,8 +1,12 @@
 // IndexDetails: one index as its user sees it: keys, NULLs, operations in two halves, scans, bulk
 // load. It binds the trees to a store and, for a durable store, each operation to the log.
 //
-// Threads: Prepare/Apply/Discard and bulk load under the writer lock; scans anywhere.
-// Errors:  a Prepare that fails changes nothing. Apply cannot fail.
+// Rows whose key is NULL live in a tree of their own, keyed by record id, so that a deletion finds
+// them without a walk.
+//
+// Threads:  Prepare/Apply/Discard and bulk load under the writer lock; scans anywhere.
+// Windows:  pinned from a Prepare to its Apply or Discard.
+// Errors:   a Prepare that fails changes nothing. Apply cannot fail.
 #pragma once
 
 #include <cstdint>
@@ -35,15 +39,18 @@ class IndexDetails {
  public:
   IndexDetails(StoreInterface* store, OperationLog* log);
 
-  // `key` null: the row's key is NULL. NULL and unordered keys (IsUnordered) go to kTreeNull under
-  // their NullTreeKey.
+  // `key` null: the row's key is NULL. kInvalidArgument: no such record id, or a box with lo > hi.
   Status PrepareInsert(const Key* key, uint64_t record_id);
-  // REQUIRES: count <= kDeleteBatchMax. Borrows record_ids (sorted) until Apply or Discard.
+  // REQUIRES: 1 <= count <= kDeleteBatchMax. Borrows record_ids (sorted) until Apply or Discard.
+  // kTreeNull ignores `bound`. If `found` is 0 there is nothing to apply, and nothing to discard.
   Status PrepareDelete(uint32_t tree, const Key& bound, const uint64_t* record_ids, uint32_t count,
                        uint32_t* found);
   // Logs, then applies what was prepared. `lsn`: the host's end LSN, 0 if none.
   void Apply(uint64_t lsn) noexcept;
   void Discard() noexcept;
+  bool prepared() const { return pending_.active; }
+  // While recovery applies what the log holds already, it is not logged again.
+  void set_logging(bool logging) { logging_ = logging; }
 
   XTree* tree(uint32_t i) { return &trees_[i]; }
   StoreInterface* store() const { return store_; }
@@ -55,15 +62,20 @@ class IndexDetails {
     uint32_t tree;
     bool is_delete;
     bool active;
-    Key key;
+    Key key;                    // Only the first `dims` of each corner are set.
     uint64_t record_id;
     const uint64_t* record_ids;
     uint32_t count;
   };
+  void SetKey(const KeySpec& spec, const double* lo, const double* hi);
+  Status ReserveLog(uint32_t payload_bytes);
+  void Finish() noexcept;
+
   StoreInterface* const store_;
   OperationLog* const log_;
   XTree trees_[kTrees];
   PendingOp pending_{};
+  bool logging_ = true;
 };
 
 }  // namespace xtree

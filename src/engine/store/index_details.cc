@@ -1,0 +1,112 @@
+#include "store/index_details.h"
+
+#include <cstring>
+
+namespace xtree {
+
+IndexDetails::IndexDetails(StoreInterface* store, OperationLog* log)
+    : store_(store), log_(log), trees_{{store, kTreeMain}, {store, kTreeNull}} {}
+
+void IndexDetails::SetKey(const KeySpec& spec, const double* lo, const double* hi) {
+  std::memcpy(pending_.key.lo, lo, spec.dims * sizeof(double));
+  std::memcpy(pending_.key.hi, hi, spec.dims * sizeof(double));
+}
+
+Status IndexDetails::ReserveLog(uint32_t payload_bytes) {
+  if (log_ == nullptr || !logging_) return Status::Ok();
+  return log_->ReserveFrame(payload_bytes);
+}
+
+Status IndexDetails::PrepareInsert(const Key* key, uint64_t record_id) {
+  XT_ASSERT(!pending_.active);
+  if (record_id > kRecordIdMax) {
+    return Status::InvalidArgument("record id %llu does not fit in 48 bits",
+                                   static_cast<unsigned long long>(record_id));
+  }
+  pending_.tree = key != nullptr ? kTreeMain : kTreeNull;
+  pending_.is_delete = false;
+  pending_.record_id = record_id;
+  const KeySpec& spec = store_->shared()->trees[pending_.tree].spec;
+  if (key != nullptr) {
+    const double* hi = spec.kind == KeyKind::kPoint ? key->lo : key->hi;
+    for (uint32_t d = 0; d < spec.dims; ++d) {
+      if (key->lo[d] > hi[d]) {
+        return Status::InvalidArgument("a box cannot begin at %g and end at %g", key->lo[d], hi[d]);
+      }
+    }
+    SetKey(spec, key->lo, hi);
+  } else {
+    const double id = static_cast<double>(record_id);  // Exact: 48 bits.
+    SetKey(spec, &id, &id);
+  }
+  store_->windows()->Pin();
+  const uint32_t corners = spec.kind == KeyKind::kPoint ? 1 : 2;
+  Status status = ReserveLog(sizeof(uint64_t) + corners * spec.dims * sizeof(double));
+  if (status.ok()) status = trees_[pending_.tree].PrepareInsert(pending_.key, record_id);
+  pending_.active = true;
+  if (!status.ok()) Discard();
+  return status;
+}
+
+Status IndexDetails::PrepareDelete(uint32_t tree, const Key& bound, const uint64_t* record_ids,
+                                   uint32_t count, uint32_t* found) {
+  XT_ASSERT(!pending_.active && tree < kTrees);
+  *found = 0;
+  if (count < 1 || count > kDeleteBatchMax) {
+    return Status::InvalidArgument("a deletion cannot have %u record ids (1 to %u)", count,
+                                   kDeleteBatchMax);
+  }
+  pending_.tree = tree;
+  pending_.is_delete = true;
+  pending_.record_ids = record_ids;
+  pending_.count = count;
+  const KeySpec& spec = store_->shared()->trees[tree].spec;
+  if (tree == kTreeNull) {
+    // The key of such a row is its record id.
+    const double lo = static_cast<double>(record_ids[0]);
+    const double hi = static_cast<double>(record_ids[count - 1]);
+    SetKey(spec, &lo, &hi);
+  } else {
+    SetKey(spec, bound.lo, bound.hi);
+  }
+  store_->windows()->Pin();
+  Status status =
+      ReserveLog(2 * sizeof(uint32_t) + 2 * spec.dims * sizeof(double) + count * sizeof(uint64_t));
+  if (status.ok()) status = trees_[tree].PrepareDelete(pending_.key, record_ids, count, found);
+  pending_.active = true;
+  if (!status.ok() || *found == 0) Discard();
+  if (!status.ok()) *found = 0;
+  return status;
+}
+
+void IndexDetails::Apply(uint64_t lsn) noexcept {
+  XT_ASSERT(pending_.active);
+  IndexShared* shared = store_->shared();
+  if (log_ != nullptr && logging_) {
+    const KeySpec& spec = shared->trees[pending_.tree].spec;
+    if (pending_.is_delete) {
+      log_->AppendDelete(pending_.tree, spec, pending_.key, pending_.record_ids, pending_.count,
+                         lsn);
+    } else {
+      log_->AppendInsert(pending_.tree, spec, pending_.key, pending_.record_id, lsn);
+    }
+  }
+  trees_[pending_.tree].Apply();
+  if (lsn > shared->applied_lsn.load(std::memory_order_relaxed)) {
+    shared->applied_lsn.store(lsn, std::memory_order_release);
+  }
+  Finish();
+}
+
+void IndexDetails::Discard() noexcept {
+  if (!pending_.active) return;
+  trees_[pending_.tree].Discard();
+  Finish();
+}
+
+void IndexDetails::Finish() noexcept {
+  pending_.active = false;
+  store_->windows()->Unpin();
+}
+
+}  // namespace xtree
