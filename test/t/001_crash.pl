@@ -60,9 +60,7 @@ foreach my $round (1 .. 3)
 	{
 		my $base = 1_000_000 * ($round * 10 + $writer);
 		my $script = join("\n", map { add_rows('t', $base + $_ * 100, $base + $_ * 100 + 99) } 0 .. 199);
-		my ($in, $out) = ($script, '');
-		push @writers, IPC::Run::start(
-			[ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-f', '-' ], '<', \$in, '>&', \$out);
+		push @writers, start_session($node, $script);
 	}
 	my $enough = $node->poll_query_until('postgres',
 		"SELECT count(*) >= 600 FROM t WHERE id >= $round * 10000000 AND id < ($round + 1) * 10000000");

@@ -57,10 +57,7 @@ index_equals_heap($node, 't', 'folded by the worker');
 my @sessions;
 sub session
 {
-	my ($script) = @_;
-	my $out = '';
-	push @sessions, IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-f', '-' ],
-		'<', \$script, '>&', \$out);
+	push @sessions, start_session($node, @_);
 }
 foreach my $writer (1 .. 2)
 {

@@ -27,9 +27,7 @@ sub write_meanwhile
 		join("\n", map { add_rows('t', $base + $_ * 50, $base + $_ * 50 + 49) } 0 .. 199),
 		join("\n", map { "DELETE FROM t WHERE id % 31 = $_; VACUUM t; SELECT xtree_checkpoint('t_p');" } 0 .. 9))
 	{
-		my ($in, $out) = ($script, '');
-		push @writers, IPC::Run::start(
-			[ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-f', '-' ], '<', \$in, '>&', \$out);
+		push @writers, start_session($node, $script);
 	}
 	$node->poll_query_until('postgres', "SELECT count(*) > 100 FROM t WHERE id >= $base");
 }
@@ -62,6 +60,7 @@ sub copy_by_hand
 	my $session = $node->background_psql('postgres');
 	my @files;
 
+	$session->query_safe('SET client_min_messages = warning');
 	$session->query_safe("SELECT pg_backup_start('$name', true)");
 	find({ no_chdir => 1, wanted => sub {
 		my $file = $_ =~ s/^\Q$source\E\/?//r;

@@ -55,8 +55,8 @@ verified_files('after a crash');
 index_equals_heap($node, 't', 'at the end');
 
 # While it is written to, a page in flux is passed over, and all others verify.
-my ($in, $out) = (join("\n", map { add_rows('t', 100000 + $_ * 100, 100099 + $_ * 100) } 0 .. 99), '');
-my $writer = IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-f', '-' ], '<', \$in, '>&', \$out);
+my $writer = start_session($node,
+	join("\n", map { add_rows('t', 100000 + $_ * 100, 100099 + $_ * 100) } 0 .. 99));
 verified_backup('while written to');
 $writer->finish;
 verified_backup('afterwards');

@@ -9,12 +9,14 @@ package XTreeTest;
 use strict;
 use warnings;
 use Exporter 'import';
+use File::Temp ();
+use IPC::Run ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(new_server create_table add_rows index_equals_heap answers_by index_files
-  relation_path);
+our @EXPORT = qw(new_server create_table add_rows start_session index_equals_heap answers_by
+  index_files relation_path);
 
 # A running server with the extension. Options: init => arguments of init, conf => settings.
 sub new_server
@@ -61,6 +63,19 @@ sub add_rows
 		FROM (SELECT i, CASE WHEN i % 10 = 0 THEN i % 36 * 10 - 180 ELSE (i * 7919 % 360007) / 1000.0 - 180 END AS x,
 					 CASE WHEN i % 10 = 0 THEN i % 18 * 10 - 90 ELSE (i * 104729 % 180001) / 1000.0 - 90 END AS y
 			  FROM generate_series(${from}::bigint, $to) AS i) AS places;);
+}
+
+# Starts a session that runs a script by itself, so that several run at once; ->finish waits for it.
+# (Fed through a pipe it would stand still whenever this process does not pump.)
+sub start_session
+{
+	my ($node, $script) = @_;
+	my ($handle, $file) = File::Temp::tempfile(DIR => PostgreSQL::Test::Utils::tempdir());
+
+	print $handle $script;
+	close $handle;
+	return IPC::Run::start([ 'psql', '-XqAt', '-d', $node->connstr('postgres'), '-f', $file ],
+		'<', \undef, '>', "$file.out", '2>', "$file.err");
 }
 
 my @conditions = (
