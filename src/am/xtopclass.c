@@ -127,7 +127,7 @@ circle_key(const CIRCLE *circle, double *lo, double *hi)
 
 	for (int dim = 0; dim < 2; dim++)
 	{
-		const double slack = (fabs(center[dim]) + r) * 1.0e-15;
+		const double slack = fabs(center[dim]) * 1.0e-15 + r * 1.0e-15;
 
 		/* An infinite center or radius makes the slack infinite: then it must not spoil the sum. */
 		lo[dim] = center[dim] - r;

@@ -23,6 +23,11 @@ Status IndexDetails::PrepareInsert(const Key* key, uint64_t record_id) {
     return Status::InvalidArgument("record id %llu does not fit in 48 bits",
                                    static_cast<unsigned long long>(record_id));
   }
+  const KeySpec& main_spec = store_->shared()->trees[kTreeMain].spec;
+  const bool unordered =
+      key != nullptr && IsUnordered(main_spec, key->lo,
+                                    main_spec.kind == KeyKind::kPoint ? key->lo : key->hi);
+  if (unordered) key = nullptr;
   pending_.tree = key != nullptr ? kTreeMain : kTreeNull;
   pending_.is_delete = false;
   pending_.record_id = record_id;
@@ -36,8 +41,8 @@ Status IndexDetails::PrepareInsert(const Key* key, uint64_t record_id) {
     }
     SetKey(spec, key->lo, hi);
   } else {
-    const double id = static_cast<double>(record_id);  // Exact: 48 bits.
-    SetKey(spec, &id, &id);
+    const double null_key = NullTreeKey(record_id, unordered);
+    SetKey(spec, &null_key, &null_key);
   }
   store_->windows()->Pin();
   const uint32_t corners = spec.kind == KeyKind::kPoint ? 1 : 2;
@@ -61,14 +66,7 @@ Status IndexDetails::PrepareDelete(uint32_t tree, const Key& bound, const uint64
   pending_.record_ids = record_ids;
   pending_.count = count;
   const KeySpec& spec = store_->shared()->trees[tree].spec;
-  if (tree == kTreeNull) {
-    // The key of such a row is its record id.
-    const double lo = static_cast<double>(record_ids[0]);
-    const double hi = static_cast<double>(record_ids[count - 1]);
-    SetKey(spec, &lo, &hi);
-  } else {
-    SetKey(spec, bound.lo, bound.hi);
-  }
+  SetKey(spec, bound.lo, bound.hi);
   store_->windows()->Pin();
   Status status =
       ReserveLog(2 * sizeof(uint32_t) + 2 * spec.dims * sizeof(double) + count * sizeof(uint64_t));
