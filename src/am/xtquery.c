@@ -89,7 +89,7 @@ least_double(bool (*test) (double, double), double guess, double b)
 	const int64 last = double_rank(get_float8_infinity());
 	int64		no = double_rank(guess);	/* test false here, or unknown */
 	int64		yes = no;
-	int64		step = 1;
+	uint64		step = 1;		/* distances between ranks need all 64 bits */
 
 	if (test(guess, b))
 	{
@@ -98,7 +98,7 @@ least_double(bool (*test) (double, double), double guess, double b)
 			yes = no;
 			if (yes == first)
 				return rank_double(first);
-			no = (yes - first > step) ? yes - step : first;
+			no = ((uint64) yes - (uint64) first > step) ? (int64) ((uint64) yes - step) : first;
 			step *= 2;
 		} while (test(rank_double(no), b));
 	}
@@ -108,14 +108,14 @@ least_double(bool (*test) (double, double), double guess, double b)
 		{
 			no = yes;
 			Assert(no < last);	/* infinity passes both tests */
-			yes = (last - no > step) ? no + step : last;
+			yes = ((uint64) last - (uint64) no > step) ? (int64) ((uint64) no + step) : last;
 			step *= 2;
 		} while (!test(rank_double(yes), b));
 	}
 
-	while (yes - no > 1)
+	while ((uint64) yes - (uint64) no > 1)
 	{
-		int64		middle = no + (yes - no) / 2;
+		const int64 middle = (int64) ((uint64) no + ((uint64) yes - (uint64) no) / 2);
 
 		if (test(rank_double(middle), b))
 			yes = middle;
