@@ -72,9 +72,13 @@ class [[nodiscard]] Result {
   Result(Status status) : status_(std::move(status)) { XT_ASSERT(!status_.ok()); }  // NOLINT
   bool ok() const { return status_.ok(); }
   const Status& status() const { return status_; }
-  T& value() {
+  T& value() & {
     XT_ASSERT(ok());
     return value_;
+  }
+  T value() && {  // Moves out of a temporary: auto runtime = Open(...).value().
+    XT_ASSERT(ok());
+    return std::move(value_);
   }
   T& operator*() { return value(); }
   T* operator->() { return &value(); }

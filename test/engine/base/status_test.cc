@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cerrno>
+#include <memory>
 #include <string>
 
 namespace xtree {
@@ -78,6 +79,14 @@ TEST(ResultTest, MacrosPassTheValueOnOrReturnTheError) {
   const Status status = UseBoth(false, &out);
   EXPECT_EQ(status.code(), Code::kNotFound);
   EXPECT_STREQ(status.message(), "nothing to give");
+}
+
+TEST(ResultTest, AMoveOnlyValueCanBeTakenOut) {
+  const auto make = [] { return Result<std::unique_ptr<int>>(std::make_unique<int>(7)); };
+  const std::unique_ptr<int> taken = make().value();
+  EXPECT_EQ(*taken, 7);
+  auto result = make();
+  EXPECT_EQ(**result, 7);
 }
 
 TEST(ResultDeathTest, TakingTheValueOfAnErrorStopsTheProcess) {
