@@ -79,7 +79,7 @@ typedef struct XtHandle
 	uint64		device;
 	Oid			relid;			/* of the relation, InvalidOid in the startup process */
 	uint32		blocks_seen;	/* data blocks when redo last told the host's smgr */
-	int			scans;			/* live scans; the handle stays open while there are any */
+	int			scans;			/* live scans and builds; the handle stays open for them */
 	bool		check;			/* verify the file before the next use */
 	bool		logged;			/* has a log: everything but temporary relations */
 } XtHandle;

@@ -1,0 +1,676 @@
+/*
+ * xtopen.c: this process's handles of indexes, and loading an index for the first time.
+ *
+ * A handle binds three things that may part ways: the file (inode), the shared state (generation) and
+ * this process's mappings. Opening compares them: a handle of an older generation is closed and made
+ * anew; a file with another inode than the state was loaded from empties the state.
+ *
+ * A relcache invalidation only marks a handle, since it may arrive in the middle of anything that
+ * looks at a catalog; marked handles are checked when used next, and closed at the end of the
+ * transaction if their file is gone.
+ */
+#include "xtregistry.h"
+
+#include <sys/stat.h>
+
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/catalog.h"
+#include "common/relpath.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/ipc.h"
+#include "storage/smgr.h"
+#include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
+
+static HTAB *handles = NULL;
+static XtHandle *last_handle = NULL;	/* the one used last: most statements use one index */
+static XtScanRef *scan_refs = NULL;
+static bool check_pending = false;	/* some handle has `check` set */
+static bool exiting = false;
+static long redo_sweep_at = 256;	/* handles at which redo looks for dropped ones */
+
+static void sweep_handles(bool all);
+static void invalidate_callback(Datum arg, Oid relid);
+static void xact_callback(XactEvent event, void *arg);
+static void exit_callback(int code, Datum arg);
+static void release_callback(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg);
+
+/* --- Names ------------------------------------------------------------------------------------ */
+void
+XtKeyOfNode(const RelFileNode *node, XtRelKey *key)
+{
+	key->tablespace = node->spcNode;
+	key->database = node->dbNode;
+	key->relation = node->relNode;
+	key->backend = InvalidBackendId;
+}
+
+void
+XtKeyOfRelation(Relation index, XtRelKey *key)
+{
+	XtKeyOfNode(&index->rd_node, key);
+	key->backend = index->rd_backend;
+}
+
+static RelFileNodeBackend
+node_of(const XtRelKey *key)
+{
+	RelFileNodeBackend node;
+
+	node.node.spcNode = key->tablespace;
+	node.node.dbNode = key->database;
+	node.node.relNode = key->relation;
+	node.backend = key->backend;
+	return node;
+}
+
+char *
+XtDataPath(const XtRelKey *key)
+{
+	return relpath(node_of(key), MAIN_FORKNUM);
+}
+
+char *
+XtLogPath(const XtRelKey *key)
+{
+	return relpath(node_of(key), VISIBILITYMAP_FORKNUM);
+}
+
+/* --- Handles ---------------------------------------------------------------------------------- */
+static void
+close_engine(XtHandle *handle)
+{
+	if (handle->index != NULL)
+		xt_index_close(handle->index);
+	handle->index = NULL;
+	handle->generation = 0;
+}
+
+/* Gives up everything but the hash entry. */
+static void
+detach_handle(XtHandle *handle)
+{
+	Assert(handle->scans == 0);
+	close_engine(handle);
+	if (handle->shared != NULL)
+		XtSharedRelease(handle->shared);
+	handle->shared = NULL;
+}
+
+static void
+forget_handle(XtHandle *handle)
+{
+	detach_handle(handle);
+	if (last_handle == handle)
+		last_handle = NULL;
+	hash_search(handles, &handle->key, HASH_REMOVE, NULL);
+}
+
+static void
+init_handles(void)
+{
+	HASHCTL		ctl;
+
+	ctl.keysize = sizeof(XtRelKey);
+	ctl.entrysize = sizeof(XtHandle);
+	ctl.hcxt = TopMemoryContext;
+	handles = hash_create("xtree handles", 64, &ctl, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
+	/* The startup process has neither relation cache nor transactions, but these do no harm there. */
+	CacheRegisterRelcacheCallback(invalidate_callback, (Datum) 0);
+	RegisterXactCallback(xact_callback, NULL);
+	RegisterResourceReleaseCallback(release_callback, NULL);
+	before_shmem_exit(exit_callback, (Datum) 0);
+}
+
+/* The handle of `key`, attached to its shared record, but perhaps not to its state. */
+static XtHandle *
+get_handle(const XtRelKey *key, Oid relid)
+{
+	XtHandle   *handle;
+	bool		found;
+
+	if (last_handle != NULL && memcmp(&last_handle->key, key, sizeof(XtRelKey)) == 0)
+		handle = last_handle;
+	else
+	{
+		if (handles == NULL)
+			init_handles();
+		handle = hash_search(handles, key, HASH_ENTER, &found);
+		if (!found)
+		{
+			memset((char *) handle + sizeof(XtRelKey), 0, sizeof(XtHandle) - sizeof(XtRelKey));
+			handle->logged = key->backend == InvalidBackendId;
+		}
+		last_handle = handle;
+	}
+	handle->relid = relid;
+	if (handle->shared != NULL && pg_atomic_read_u32(&handle->shared->gone) && handle->scans == 0)
+		detach_handle(handle);
+	if (handle->shared == NULL)
+	{
+		handle->shared = XtSharedAttach(key);
+		handle->check = true;
+	}
+	return handle;
+}
+
+/* Opens the engine's handle for the present generation, and attaches chunks. */
+static bool
+attach_engine(XtHandle *handle, XtError *error)
+{
+	XtShared   *shared = handle->shared;
+	uint64		generation = pg_atomic_read_u64(&shared->generation);
+	char	   *data_path;
+	char	   *log_path;
+
+	if (handle->index != NULL && handle->generation == generation)
+		return true;
+	if (handle->scans > 0)
+	{
+		/* Only a statement that rebuilds an index under its own open scan gets here. */
+		error->code = XT_BUSY;
+		strlcpy(error->message, "the index was rebuilt while a scan was using it",
+				sizeof(error->message));
+		return false;
+	}
+	close_engine(handle);
+	data_path = XtDataPath(&handle->key);
+	log_path = handle->logged ? XtLogPath(&handle->key) : NULL;
+	handle->index = xt_index_open(XtGetRuntime(), dsa_get_address(XtGetArea(), shared->index_shared),
+								  data_path, log_path, error);
+	pfree(data_path);
+	if (log_path != NULL)
+		pfree(log_path);
+	if (handle->index == NULL)
+		return false;
+	handle->generation = generation;
+	handle->blocks_seen = 0;
+	return true;
+}
+
+static void
+attach_chunks(XtHandle *handle)
+{
+	XtChunkRequest request;
+
+	while (xt_chunk_missing(handle->index, &request))
+		xt_chunk_provide(handle->index, request.array, request.level, request.ref,
+						 dsa_get_address(XtGetArea(), request.ref));
+}
+
+bool
+XtProvideMemory(XtHandle *handle, const XtError *error)
+{
+	XtChunkRequest request;
+	dsa_pointer chunk;
+
+	if (error->code != XT_NEED_MEMORY)
+		return false;
+	if (xt_chunk_missing(handle->index, &request))
+	{
+		attach_chunks(handle);
+		return true;
+	}
+	xt_chunk_wanted(handle->index, &request);
+	chunk = dsa_allocate_extended(XtGetArea(), request.bytes,
+								  DSA_ALLOC_HUGE | DSA_ALLOC_ZERO | DSA_ALLOC_NO_OOM);
+	if (!DsaPointerIsValid(chunk))
+	{
+		if (LWLockHeldByMe(&handle->shared->lock))
+			LWLockRelease(&handle->shared->lock);
+		ereport(ERROR,
+				(errcode(ERRCODE_OUT_OF_MEMORY),
+				 errmsg("out of shared memory for xtree indexes"),
+				 errdetail("Failed on request of size %llu.", (unsigned long long) request.bytes)));
+	}
+	xt_chunk_provide(handle->index, request.array, request.level, chunk,
+					 dsa_get_address(XtGetArea(), chunk));
+	return true;
+}
+
+void
+XtDropHostBuffers(const XtRelKey *key)
+{
+	SMgrRelation reln = smgropen(node_of(key).node, key->backend);
+
+	/*
+	 * Dirty ones are newer than the file: redo of page images, or the copy that CREATE DATABASE makes
+	 * through buffers. Until an index is opened nobody stores into its file by a mapping.
+	 */
+	if (key->backend == InvalidBackendId)
+		FlushRelationsAllBuffers(&reln, 1);
+	DropRelFileNodesAllBuffers(&reln, 1);
+}
+
+/* Reads the state from the files. Writer lock held exclusively. */
+static bool
+load_locked(XtHandle *handle, XtError *error)
+{
+	XtShared   *shared = handle->shared;
+	XtLoadPolicy policy;
+
+	if (!shared->opened)
+	{
+		XtDropHostBuffers(&handle->key);
+		shared->opened = true;
+	}
+	XtFillLoadPolicy(&handle->key, &policy);
+	while (!xt_load(handle->index, &policy, error))
+	{
+		if (error->code != XT_NEED_MEMORY)
+		{
+			XtSharedReset(shared);
+			return false;
+		}
+		XtProvideMemory(handle, error);
+	}
+	shared->inode = handle->inode;
+	shared->device = handle->device;
+	pg_write_barrier();
+	pg_atomic_write_u32(&shared->state, XT_STATE_LOADED);
+	return true;
+}
+
+/* Notes the file's identity. False: it is missing or empty. */
+static bool
+check_file(XtHandle *handle, XtError *error)
+{
+	struct stat st;
+	char	   *path = XtDataPath(&handle->key);
+	bool		ok = stat(path, &st) == 0 && st.st_size > 0;
+
+	if (ok)
+	{
+		handle->inode = st.st_ino;
+		handle->device = st.st_dev;
+	}
+	else
+	{
+		error->code = XT_NOT_FOUND;
+		snprintf(error->message, sizeof(error->message), "file \"%s\" is missing or empty", path);
+	}
+	pfree(path);
+	return ok;
+}
+
+/* Brings a handle up to date, loading the index if nobody has. */
+static bool
+refresh_handle(XtHandle *handle, XtError *error)
+{
+	XtShared   *shared = handle->shared;
+	bool		ok;
+
+	if (handle->check)
+	{
+		if (!check_file(handle, error))
+			return false;
+		handle->check = false;
+	}
+	for (;;)
+	{
+		XtState		state = pg_atomic_read_u32(&shared->state);
+
+		if (state == XT_STATE_BROKEN)
+		{
+			error->code = XT_BROKEN;
+			strlcpy(error->message, "WAL replay could not follow this index",
+					sizeof(error->message));
+			return false;
+		}
+		if (!attach_engine(handle, error))
+			return false;
+		if (state == XT_STATE_LOADED && shared->inode == handle->inode &&
+			shared->device == handle->device)
+			break;
+
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+		if (pg_atomic_read_u32(&shared->state) == XT_STATE_LOADED &&
+			(shared->inode != handle->inode || shared->device != handle->device))
+			XtSharedReset(shared);
+		ok = attach_engine(handle, error);
+		if (ok && pg_atomic_read_u32(&shared->state) == XT_STATE_EMPTY)
+			ok = load_locked(handle, error);
+		LWLockRelease(&shared->lock);
+		if (!ok)
+			return false;
+		if (pg_atomic_read_u32(&shared->state) == XT_STATE_BUILDING)
+		{
+			error->code = XT_BUSY;
+			strlcpy(error->message, "the index is being built", sizeof(error->message));
+			return false;
+		}
+	}
+	pg_read_barrier();
+	attach_chunks(handle);
+	xt_spec(handle->index, &handle->spec);
+	if (xt_is_broken(handle->index))
+	{
+		error->code = XT_BROKEN;
+		strlcpy(error->message, "the index has been marked broken", sizeof(error->message));
+		return false;
+	}
+	return true;
+}
+
+/* Whether nothing has happened since this handle was last brought up to date. */
+static inline bool
+handle_is_fresh(XtHandle *handle)
+{
+	XtShared   *shared = handle->shared;
+
+	return !handle->check && handle->index != NULL &&
+		handle->generation == pg_atomic_read_u64(&shared->generation) &&
+		pg_atomic_read_u32(&shared->state) == XT_STATE_LOADED &&
+		!xt_is_broken(handle->index);
+}
+
+static bool
+open_handle(XtHandle *handle, XtError *error)
+{
+	if (handle_is_fresh(handle))
+	{
+		attach_chunks(handle);
+		return true;
+	}
+	return refresh_handle(handle, error);
+}
+
+XtHandle *
+XtOpen(Relation index)
+{
+	XtRelKey	key;
+	XtHandle   *handle;
+	XtError		error;
+
+	XtRequirePreloaded();
+	XtKeyOfRelation(index, &key);
+	handle = get_handle(&key, RelationGetRelid(index));
+	if (!open_handle(handle, &error))
+		XtReportError(index, &error);
+	return handle;
+}
+
+XtHandle *
+XtOpenNoError(Relation index)
+{
+	XtRelKey	key;
+	XtHandle   *handle;
+	XtError		error;
+
+	if (xt_registry == NULL)
+		return NULL;
+	XtKeyOfRelation(index, &key);
+	handle = get_handle(&key, RelationGetRelid(index));
+	return open_handle(handle, &error) ? handle : NULL;
+}
+
+XtHandle *
+XtOpenForBuild(Relation index, const XtSpec *spec)
+{
+	XtRelKey	key;
+	XtHandle   *handle;
+	XtShared   *shared;
+	XtIdentity	identity;
+	XtError		error;
+	bool		ok;
+
+	XtRequirePreloaded();
+	XtKeyOfRelation(index, &key);
+	handle = get_handle(&key, RelationGetRelid(index));
+	shared = handle->shared;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	XtSharedReset(shared);
+	XtDropHostBuffers(&key);
+	shared->opened = true;
+	XtFillIdentity(&key, &identity);
+	ok = attach_engine(handle, &error);
+	while (ok && !xt_create(handle->index, spec, &identity, xt_registry->timeline, &error))
+		ok = XtProvideMemory(handle, &error);
+	if (ok && (ok = check_file(handle, &error)))
+	{
+		shared->inode = handle->inode;
+		shared->device = handle->device;
+		handle->check = false;
+		handle->spec = *spec;
+		pg_atomic_write_u32(&shared->state, XT_STATE_BUILDING);
+	}
+	else
+		XtSharedReset(shared);
+	LWLockRelease(&shared->lock);
+	if (!ok)
+		XtReportError(index, &error);
+	return handle;
+}
+
+void
+XtBuildDone(XtHandle *handle, bool ok)
+{
+	XtShared   *shared = handle->shared;
+
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	if (ok)
+		pg_atomic_write_u32(&shared->state, XT_STATE_LOADED);
+	else
+		XtSharedReset(shared);
+	LWLockRelease(&shared->lock);
+}
+
+XtHandle *
+XtOpenForRedo(const RelFileNode *node)
+{
+	XtRelKey	key;
+	XtHandle   *handle;
+	XtError		error;
+
+	XtKeyOfNode(node, &key);
+	if (handles != NULL && hash_get_num_entries(handles) >= redo_sweep_at)
+	{
+		/* Nobody tells the startup process that a relation is gone. */
+		sweep_handles(true);
+		redo_sweep_at = 2 * hash_get_num_entries(handles) + 256;
+	}
+	handle = get_handle(&key, InvalidOid);
+	if (open_handle(handle, &error))
+		return handle;
+	if (error.code == XT_NOT_FOUND)
+	{
+		/* Dropped or rewritten later in the WAL. */
+		forget_handle(handle);
+		return NULL;
+	}
+	if (pg_atomic_read_u32(&handle->shared->state) != XT_STATE_BROKEN)
+		XtRedoBroken(handle, &error);
+	return NULL;
+}
+
+XtHandle *
+XtHandleForRedo(const RelFileNode *node)
+{
+	XtRelKey	key;
+
+	XtKeyOfNode(node, &key);
+	return get_handle(&key, InvalidOid);
+}
+
+void
+XtRedoBroken(XtHandle *handle, const XtError *error)
+{
+	XtShared   *shared = handle->shared;
+	char	   *path = XtDataPath(&handle->key);
+	XtError		mark_error;
+	bool		marked = true;
+
+	if (!LWLockHeldByMe(&shared->lock))
+		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	if (handle->index != NULL)
+		marked = xt_mark_broken(handle->index, &mark_error);
+	pg_atomic_write_u32(&shared->state, XT_STATE_BROKEN);
+	LWLockRelease(&shared->lock);
+	ereport(WARNING,
+			(errcode(ERRCODE_INDEX_CORRUPTED),
+			 errmsg("WAL replay cannot follow the xtree index in file \"%s\"", path),
+			 errdetail_internal("%s", error->message),
+			 errhint("Queries that use the index will fail until it is rebuilt with REINDEX.")));
+	if (!marked)
+		ereport(WARNING,
+				(errcode(ERRCODE_IO_ERROR),
+				 errmsg("could not mark the xtree index in file \"%s\" as broken", path),
+				 errdetail_internal("%s", mark_error.message)));
+	pfree(path);
+}
+
+void
+XtForget(const XtRelKey *key)
+{
+	XtShared   *shared = XtSharedLookup(key);
+
+	if (shared == NULL)
+		return;
+	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+	XtSharedReset(shared);
+	LWLockRelease(&shared->lock);
+	XtSharedRelease(shared);
+	/* This process's handle sees the generation when it is used next, but the file may be another. */
+	if (handles != NULL)
+	{
+		XtHandle   *handle = hash_search(handles, key, HASH_FIND, NULL);
+
+		if (handle != NULL)
+			handle->check = true;
+	}
+}
+
+void
+XtLock(XtHandle *handle, LWLockMode mode)
+{
+	LWLockAcquire(&handle->shared->lock, mode);
+}
+
+void
+XtUnlock(XtHandle *handle)
+{
+	LWLockRelease(&handle->shared->lock);
+}
+
+/* --- Scans ------------------------------------------------------------------------------------ */
+XtScanRef *
+XtScanBegin(Relation index, XtHandle *handle)
+{
+	XtScanRef  *ref = MemoryContextAllocZero(TopMemoryContext, sizeof(XtScanRef));
+	XtError		error;
+
+	ref->scan = xt_scan_create(handle->index, &error);
+	if (ref->scan == NULL)
+	{
+		pfree(ref);
+		XtReportError(index, &error);
+	}
+	ref->handle = handle;
+	ref->owner = CurrentResourceOwner;
+	ref->next = scan_refs;
+	if (scan_refs != NULL)
+		scan_refs->prev = ref;
+	scan_refs = ref;
+	handle->scans++;
+	return ref;
+}
+
+void
+XtScanEnd(XtScanRef *ref)
+{
+	xt_scan_free(ref->scan);
+	Assert(ref->handle->scans > 0);
+	ref->handle->scans--;
+	if (ref->prev != NULL)
+		ref->prev->next = ref->next;
+	else
+		scan_refs = ref->next;
+	if (ref->next != NULL)
+		ref->next->prev = ref->prev;
+	pfree(ref);
+}
+
+/* A scan that is still there when its owner goes was cut short by an error. */
+static void
+release_callback(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg)
+{
+	XtScanRef  *ref;
+	XtScanRef  *next;
+
+	if (phase != RESOURCE_RELEASE_BEFORE_LOCKS || exiting)
+		return;
+	for (ref = scan_refs; ref != NULL; ref = next)
+	{
+		next = ref->next;
+		if (ref->owner == CurrentResourceOwner)
+			XtScanEnd(ref);
+	}
+}
+
+/* --- Invalidation and exit -------------------------------------------------------------------- */
+static void
+invalidate_callback(Datum arg, Oid relid)
+{
+	HASH_SEQ_STATUS status;
+	XtHandle   *handle;
+
+	hash_seq_init(&status, handles);
+	while ((handle = hash_seq_search(&status)) != NULL)
+	{
+		if (relid == InvalidOid || handle->relid == relid)
+		{
+			handle->check = true;
+			check_pending = true;
+		}
+	}
+}
+
+/* Closes handles whose files are gone, so that their address space is given back. */
+static void
+sweep_handles(bool all)
+{
+	HASH_SEQ_STATUS status;
+	XtHandle   *handle;
+	XtError		error;
+
+	hash_seq_init(&status, handles);
+	while ((handle = hash_seq_search(&status)) != NULL)
+	{
+		if ((all || handle->check) && handle->scans == 0 && !check_file(handle, &error))
+			forget_handle(handle);
+	}
+	check_pending = false;
+}
+
+static void
+xact_callback(XactEvent event, void *arg)
+{
+	if (!check_pending)
+		return;
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
+		sweep_handles(false);
+}
+
+/*
+ * Runs before ShutdownPostgres aborts the transaction, since it was registered later: free the scans
+ * here, and keep the resource owners' callback from doing it again.
+ */
+static void
+exit_callback(int code, Datum arg)
+{
+	HASH_SEQ_STATUS status;
+	XtHandle   *handle;
+
+	while (scan_refs != NULL)
+		XtScanEnd(scan_refs);
+	exiting = true;
+	last_handle = NULL;
+	hash_seq_init(&status, handles);
+	while ((handle = hash_seq_search(&status)) != NULL)
+		detach_handle(handle);
+}

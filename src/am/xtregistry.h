@@ -1,0 +1,142 @@
+/*
+ * xtregistry.h: the shared half of the access method: registry of indexes, engine timelines, backups.
+ * Only am/ files that change shared state include it; scans need xtree.h alone.
+ */
+#ifndef XTREGISTRY_H
+#define XTREGISTRY_H
+
+#include "xtree.h"
+
+#include "port/atomics.h"
+#include "storage/relfilenode.h"
+#include "lib/dshash.h"
+#include "utils/dsa.h"
+
+/* The resource manager's number in WAL: DO NOT CHANGE. */
+#define RM_XTREE_ID				158
+#define XTREE_LWLOCK_TRANCHE	"xtree"
+
+/* Engine timelines kept; older ones are forgotten, and logs that still name them are broken. */
+#define XT_TIMELINES_MAX		2048
+
+typedef enum XtState
+{
+	XT_STATE_EMPTY = 0,			/* nothing in shared memory */
+	XT_STATE_BUILDING,			/* one process is filling it; nobody else may use it */
+	XT_STATE_LOADED,
+	XT_STATE_BROKEN				/* redo could not follow; every use errors until it is rebuilt */
+} XtState;
+
+/*
+ * One index in the registry. Lives in the registry's DSA while `refs` is positive: the hash table holds
+ * one reference and each process with a handle one.
+ */
+struct XtShared
+{
+	/* Constant. */
+	XtRelKey	key;
+	dsa_pointer self;
+	dsa_pointer index_shared;	/* the engine's IndexShared */
+
+	/* Atomics, read without the lock. */
+	pg_atomic_uint32 refs;
+	pg_atomic_uint32 gone;		/* removed from the hash table: the file is gone */
+	pg_atomic_uint32 state;		/* XtState; changed under the lock */
+	pg_atomic_uint64 generation;	/* bumped whenever the engine's shared memory is emptied */
+	pg_atomic_uint32 log_dirty; /* appended to since the flusher last looked */
+	pg_atomic_uint32 fold_wanted;	/* the log has passed its soft limit */
+
+	/* The writer lock, and what it guards: the file that the state was loaded from. */
+	LWLock		lock;
+	uint64		inode;
+	uint64		device;
+	bool		opened;			/* host buffers have been dropped in this server's life */
+};
+
+typedef struct XtRegistry
+{
+	Size		dsa_bytes;		/* of the DSA's part in main shared memory */
+	dshash_table_handle hash;
+	int			tranche_id;
+
+	pg_atomic_uint64 created;	/* entries ever made, to pace the sweep */
+	pg_atomic_uint32 flusher_pgprocno;	/* 1 + number, 0 if it is not running */
+	pg_atomic_uint32 low_level_backups; /* sessions between pg_backup_start and its end */
+
+	/* Constant after startup: engine timelines (xttimeline.c). */
+	uint32		timeline;
+	uint32		timeline_count;
+	XtTimelineEnd timelines[XT_TIMELINES_MAX];
+} XtRegistry;
+
+extern XtRegistry *xt_registry;
+
+/* xtregistry.c */
+extern Size XtRegistryBytes(void);
+extern void XtRegistryRequest(void);
+extern void XtRegistryStartup(void);
+extern void XtRequirePreloaded(void);
+extern XtRuntime *XtGetRuntime(void);
+extern dsa_area *XtGetArea(void);
+/* Finds or makes the entry of `key`, with a reference for the caller. */
+extern XtShared *XtSharedAttach(const XtRelKey *key);
+/* As XtSharedAttach, NULL if there is none. */
+extern XtShared *XtSharedLookup(const XtRelKey *key);
+extern void XtSharedRelease(XtShared *shared);
+/* Empties the engine's shared memory. Writer lock held exclusively; no scan may be running. */
+extern void XtSharedReset(XtShared *shared);
+/* Drops entries whose files are gone. Not under any writer lock. */
+extern void XtRegistrySweep(void);
+/* Calls `callback` with a reference to each entry, holding no registry lock; it must not release it. */
+extern void XtRegistryForEach(bool (*callback) (XtShared *shared, void *arg), void *arg);
+
+/* xtopen.c */
+extern void XtKeyOfRelation(Relation index, XtRelKey *key);
+extern void XtKeyOfNode(const RelFileNode *node, XtRelKey *key);
+/* palloc'd path of the data file, relative to the data directory. */
+extern char *XtDataPath(const XtRelKey *key);
+extern char *XtLogPath(const XtRelKey *key);
+/* For CREATE INDEX: an empty index, state XT_STATE_BUILDING, not locked. */
+extern XtHandle *XtOpenForBuild(Relation index, const XtSpec *spec);
+/* Ends a build: `ok` publishes the state, else it is emptied. */
+extern void XtBuildDone(XtHandle *handle, bool ok);
+/*
+ * For redo: NULL if the file is gone or empty, or the index is broken (said once, with a WARNING).
+ */
+extern XtHandle *XtOpenForRedo(const RelFileNode *node);
+/* The handle of an index, brought up to date or not. */
+extern XtHandle *XtHandleForRedo(const RelFileNode *node);
+/* Redo could not follow: marks the index broken in shared memory and on disk, with a WARNING. */
+extern void XtRedoBroken(XtHandle *handle, const XtError *error);
+/* Forgets all that is known of an index whose files have been rewritten. */
+extern void XtForget(const XtRelKey *key);
+/* Writes back and drops what the host's buffers hold of the relation. */
+extern void XtDropHostBuffers(const XtRelKey *key);
+
+/* xttimeline.c */
+extern void XtTimelineStartup(void);
+extern void XtFillIdentity(const XtRelKey *key, XtIdentity *identity);
+extern void XtFillLoadPolicy(const XtRelKey *key, XtLoadPolicy *policy);
+
+/* xtwal.c */
+extern void XtWalRegister(void);
+/* Logs, applies and asks for the sync of what was prepared. Writer lock held; cannot fail. */
+extern void XtLogAndApplyInsert(Relation index, XtHandle *handle, const double *lo, const double *hi,
+								uint64 record_id);
+extern XLogRecPtr XtLogAndApplyDelete(Relation index, XtHandle *handle, uint32 tree,
+									  const double *lo, const double *hi,
+									  const uint64 *record_ids, uint32 count);
+extern void XtLogBuilt(Relation index, uint32 blocks);
+
+/* xtworker.c */
+extern void XtWorkerRegister(void);
+/* After a change, not under the writer lock: folds, or wakes who does, if the log is long. */
+extern void XtAfterChange(Relation index, XtHandle *handle);
+/* Asks for a fold without doing it: redo. */
+extern void XtWantFold(XtHandle *handle);
+extern bool XtBackupRunning(void);
+
+/* xthooks.c */
+extern void XtHooksInit(void);
+
+#endif							/* XTREGISTRY_H */

@@ -1,0 +1,543 @@
+/*
+ * xtwal.c: WAL records of the index, and their redo.
+ *
+ * The host's WAL is what makes an operation durable, replicates it and brings it back after a crash;
+ * the engine's log only shortens the replay to what came after the host's last checkpoint. Records are
+ * logical, and carry no block references: XLR_SPECIAL_REL_UPDATE says so to tools that read WAL.
+ *
+ * Redo never stops the server. An index that it cannot follow is marked broken, which costs a REINDEX.
+ */
+#include "xtregistry.h"
+
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "access/xloginsert.h"
+#include "catalog/storage.h"
+#include "miscadmin.h"
+#include "storage/bufmgr.h"
+#include "storage/proc.h"
+#include "storage/smgr.h"
+#include "storage/sync.h"
+#include "utils/memutils.h"
+
+/* In the WAL: DO NOT CHANGE. */
+#define XLOG_XTREE_INSERT	0x00
+#define XLOG_XTREE_DELETE	0x10
+#define XLOG_XTREE_BUILT	0x20
+
+/* How a key is written: dimensions, or these. In the WAL: DO NOT CHANGE. */
+#define XL_SHAPE_DIMS		0x3f	/* 0: the row's key is NULL */
+#define XL_SHAPE_POINT		0x40	/* lo only */
+#define XL_SHAPE_F32		0x80	/* coordinates as float4, without loss */
+
+/*
+ * An insertion. The coordinates follow, lo then hi, unaligned. In the WAL: DO NOT CHANGE.
+ * A two-dimensional box of float8 takes 51 bytes.
+ */
+typedef struct xl_xtree_insert
+{
+	RelFileNode node;
+	uint16		block_hi;		/* the heap TID */
+	uint16		block_lo;
+	uint16		offset;
+	uint8		shape;
+} xl_xtree_insert;
+
+#define SizeOfXtreeInsert	(offsetof(xl_xtree_insert, shape) + sizeof(uint8))
+
+/*
+ * A deletion: the entries of `tree` within the bounds that have these TIDs. 2 * dims float8 follow, then
+ * 6 bytes for each TID. In the WAL: DO NOT CHANGE.
+ */
+typedef struct xl_xtree_delete
+{
+	RelFileNode node;
+	uint16		count;
+	uint8		tree;
+	uint8		dims;
+} xl_xtree_delete;
+
+#define SizeOfXtreeDelete	(offsetof(xl_xtree_delete, dims) + sizeof(uint8))
+
+/* A build has ended: its block images came before. In the WAL: DO NOT CHANGE. */
+typedef struct xl_xtree_built
+{
+	RelFileNode node;
+	BlockNumber blocks;
+} xl_xtree_built;
+
+#define SizeOfXtreeBuilt	(offsetof(xl_xtree_built, blocks) + sizeof(BlockNumber))
+
+#define XL_TID_BYTES		6
+
+/* --- Writing ---------------------------------------------------------------------------------- */
+/*
+ * The host's checkpointer syncs the log file before the next checkpoint completes. Never skipped as
+ * "already requested": a checkpoint that is running may have taken the earlier request.
+ */
+static void
+request_log_sync(XtHandle *handle)
+{
+	FileTag		tag;
+
+	if (!handle->logged)
+		return;
+	memset(&tag, 0, sizeof(tag));
+	tag.handler = SYNC_HANDLER_MD;
+	tag.forknum = VISIBILITYMAP_FORKNUM;
+	tag.rnode.spcNode = handle->key.tablespace;
+	tag.rnode.dbNode = handle->key.database;
+	tag.rnode.relNode = handle->key.relation;
+	tag.segno = xt_log_file_segment(handle->index);
+	(void) RegisterSyncRequest(&tag, SYNC_REQUEST, true);
+	if (pg_atomic_read_u32(&handle->shared->log_dirty) == 0)
+		pg_atomic_write_u32(&handle->shared->log_dirty, 1);
+}
+
+/*
+ * The record is inserted, applied and its sync requested while DELAY_CHKPT_START is set, so that a
+ * checkpoint whose redo point lies after the record waits for the request: either the record is
+ * replayed, or the log that holds the operation is synced before the checkpoint completes.
+ */
+static XLogRecPtr
+log_and_apply(Relation index, XtHandle *handle, uint8 info)
+{
+	XLogRecPtr	lsn = InvalidXLogRecPtr;
+	bool		wal = RelationNeedsWAL(index);
+
+	Assert((MyProc->delayChkptFlags & DELAY_CHKPT_START) == 0);
+	MyProc->delayChkptFlags |= DELAY_CHKPT_START;
+	START_CRIT_SECTION();
+	if (wal)
+		lsn = XLogInsert(RM_XTREE_ID, info | XLR_SPECIAL_REL_UPDATE);
+	xt_apply(handle->index, lsn);
+	END_CRIT_SECTION();
+	request_log_sync(handle);
+	MyProc->delayChkptFlags &= ~DELAY_CHKPT_START;
+	return lsn;
+}
+
+/* Writes the coordinates of a key as its index stores them. Returns how many bytes. */
+static int
+put_key(const XtSpec *spec, const double *lo, const double *hi, char *out)
+{
+	int			corners = spec->kind == XT_POINT ? 1 : 2;
+	char	   *p = out;
+
+	for (int c = 0; c < corners; c++)
+	{
+		const double *from = c == 0 ? lo : hi;
+
+		for (int d = 0; d < spec->dims; d++)
+		{
+			if (spec->coord == XT_F32)
+			{
+				float		narrow = (float) from[d];
+
+				memcpy(p, &narrow, sizeof(narrow));
+				p += sizeof(narrow);
+			}
+			else
+			{
+				memcpy(p, &from[d], sizeof(double));
+				p += sizeof(double);
+			}
+		}
+	}
+	return p - out;
+}
+
+/* Reads what put_key wrote. False if there are fewer bytes than the shape says. */
+static bool
+get_key(uint8 shape, const char *in, int bytes, double *lo, double *hi)
+{
+	int			dims = shape & XL_SHAPE_DIMS;
+	int			corners = (shape & XL_SHAPE_POINT) ? 1 : 2;
+	int			width = (shape & XL_SHAPE_F32) ? sizeof(float) : sizeof(double);
+
+	if (dims > XT_DIMS_MAX || bytes < dims * corners * width)
+		return false;
+	for (int c = 0; c < corners; c++)
+	{
+		double	   *to = c == 0 ? lo : hi;
+
+		for (int d = 0; d < dims; d++, in += width)
+		{
+			if (shape & XL_SHAPE_F32)
+			{
+				float		narrow;
+
+				memcpy(&narrow, in, sizeof(narrow));
+				to[d] = narrow;
+			}
+			else
+				memcpy(&to[d], in, sizeof(double));
+		}
+	}
+	if (corners == 1)
+		memcpy(hi, lo, dims * sizeof(double));
+	return true;
+}
+
+void
+XtLogAndApplyInsert(Relation index, XtHandle *handle, const double *lo, const double *hi,
+					uint64 record_id)
+{
+	struct
+	{
+		xl_xtree_insert head;
+		char		key[2 * XT_DIMS_MAX * sizeof(double)];
+	}			record;
+	const XtSpec *spec = &handle->spec;
+	int			bytes = 0;
+
+	if (RelationNeedsWAL(index))
+	{
+		char	   *key = (char *) &record.head + SizeOfXtreeInsert;
+
+		record.head.node = index->rd_node;
+		record.head.block_hi = (uint16) (record_id >> 32);
+		record.head.block_lo = (uint16) (record_id >> 16);
+		record.head.offset = (uint16) record_id;
+		record.head.shape = 0;
+		if (lo != NULL)
+		{
+			record.head.shape = spec->dims | (spec->kind == XT_POINT ? XL_SHAPE_POINT : 0) |
+				(spec->coord == XT_F32 ? XL_SHAPE_F32 : 0);
+			bytes = put_key(spec, lo, hi, key);
+		}
+		XLogBeginInsert();
+		XLogRegisterData((char *) &record, SizeOfXtreeInsert + bytes);
+	}
+	log_and_apply(index, handle, XLOG_XTREE_INSERT);
+}
+
+XLogRecPtr
+XtLogAndApplyDelete(Relation index, XtHandle *handle, uint32 tree, const double *lo,
+					const double *hi, const uint64 *record_ids, uint32 count)
+{
+	xl_xtree_delete head;
+	char		tids[XT_DELETE_BATCH_MAX * XL_TID_BYTES];
+
+	Assert(count <= XT_DELETE_BATCH_MAX);
+	if (RelationNeedsWAL(index))
+	{
+		head.node = index->rd_node;
+		head.count = count;
+		head.tree = tree;
+		head.dims = tree == XT_TREE_NULL ? 1 : handle->spec.dims;
+		/* The low 48 bits, little-endian. */
+		for (uint32 i = 0; i < count; i++)
+			memcpy(tids + i * XL_TID_BYTES, &record_ids[i], XL_TID_BYTES);
+		XLogBeginInsert();
+		XLogRegisterData((char *) &head, SizeOfXtreeDelete);
+		XLogRegisterData((char *) lo, head.dims * sizeof(double));
+		XLogRegisterData((char *) hi, head.dims * sizeof(double));
+		XLogRegisterData(tids, count * XL_TID_BYTES);
+	}
+	return log_and_apply(index, handle, XLOG_XTREE_DELETE);
+}
+
+void
+XtLogBuilt(Relation index, uint32 blocks)
+{
+	xl_xtree_built record;
+
+	record.node = index->rd_node;
+	record.blocks = blocks;
+	XLogBeginInsert();
+	XLogRegisterData((char *) &record, SizeOfXtreeBuilt);
+	XLogInsert(RM_XTREE_ID, XLOG_XTREE_BUILT | XLR_SPECIAL_REL_UPDATE);
+}
+
+/* --- Redo ------------------------------------------------------------------------------------- */
+/* Applies what was prepared, or marks the index broken. Writer lock held; released here. */
+static void
+redo_finish(XtHandle *handle, bool prepared, bool anything, XLogRecPtr lsn, const XtError *error)
+{
+	if (!prepared)
+	{
+		XtRedoBroken(handle, error);
+		return;
+	}
+	if (anything)
+	{
+		xt_apply(handle->index, lsn);
+		request_log_sync(handle);
+	}
+	LWLockRelease(&handle->shared->lock);
+
+	/* The host believes in its own idea of a file's size during recovery. */
+	if (handle->blocks_seen != xt_data_blocks(handle->index))
+	{
+		RelFileNodeBackend node;
+
+		node.node.spcNode = handle->key.tablespace;
+		node.node.dbNode = handle->key.database;
+		node.node.relNode = handle->key.relation;
+		node.backend = InvalidBackendId;
+		smgrclosenode(node);
+		handle->blocks_seen = xt_data_blocks(handle->index);
+	}
+	if (xt_log_bytes(handle->index) > (uint64) xtree_max_log_size_kb * 1024)
+		XtWantFold(handle);
+}
+
+/* Opens the record's index and takes its writer lock. NULL if the record has nothing to do. */
+static XtHandle *
+redo_begin(const RelFileNode *node, XLogRecPtr lsn)
+{
+	XtHandle   *handle = XtOpenForRedo(node);
+
+	if (handle == NULL)
+		return NULL;
+	LWLockAcquire(&handle->shared->lock, LW_EXCLUSIVE);
+	if (lsn > xt_applied_lsn(handle->index))
+		return handle;
+	LWLockRelease(&handle->shared->lock);
+	return NULL;
+}
+
+static void
+redo_insert(XLogReaderState *record)
+{
+	xl_xtree_insert head;
+	XtHandle   *handle;
+	XtError		error;
+	double		lo[XT_DIMS_MAX];
+	double		hi[XT_DIMS_MAX];
+	uint64		record_id;
+	bool		ok;
+
+	memcpy(&head, XLogRecGetData(record), SizeOfXtreeInsert);
+	handle = redo_begin(&head.node, record->EndRecPtr);
+	if (handle == NULL)
+		return;
+	record_id = ((uint64) head.block_hi << 32) | ((uint64) head.block_lo << 16) | head.offset;
+	ok = get_key(head.shape, XLogRecGetData(record) + SizeOfXtreeInsert,
+				 XLogRecGetDataLen(record) - SizeOfXtreeInsert, lo, hi);
+	if (!ok || (head.shape != 0 && (head.shape & XL_SHAPE_DIMS) != handle->spec.dims))
+	{
+		error.code = XT_CORRUPTION;
+		snprintf(error.message, sizeof(error.message),
+				 "the WAL record at %X/%X has a key of %d dimensions, the index %d",
+				 LSN_FORMAT_ARGS(record->ReadRecPtr), head.shape & XL_SHAPE_DIMS,
+				 handle->spec.dims);
+		ok = false;
+	}
+	else
+	{
+		do
+			ok = xt_prepare_insert(handle->index, head.shape ? lo : NULL, head.shape ? hi : NULL,
+								   record_id, &error);
+		while (!ok && XtProvideMemory(handle, &error));
+	}
+	redo_finish(handle, ok, true, record->EndRecPtr, &error);
+}
+
+static void
+redo_delete(XLogReaderState *record)
+{
+	xl_xtree_delete head;
+	XtHandle   *handle;
+	XtError		error;
+	double		lo[XT_DIMS_MAX];
+	double		hi[XT_DIMS_MAX];
+	uint64		record_ids[XT_DELETE_BATCH_MAX];
+	const char *p = XLogRecGetData(record);
+	uint32		found = 0;
+	bool		ok = false;
+
+	memcpy(&head, p, SizeOfXtreeDelete);
+	handle = redo_begin(&head.node, record->EndRecPtr);
+	if (handle == NULL)
+		return;
+	p += SizeOfXtreeDelete;
+	if (head.dims > XT_DIMS_MAX || head.count > XT_DELETE_BATCH_MAX ||
+		XLogRecGetDataLen(record) != SizeOfXtreeDelete + 2 * head.dims * sizeof(double) +
+		head.count * XL_TID_BYTES)
+	{
+		error.code = XT_CORRUPTION;
+		snprintf(error.message, sizeof(error.message), "the WAL record at %X/%X is malformed",
+				 LSN_FORMAT_ARGS(record->ReadRecPtr));
+	}
+	else
+	{
+		memcpy(lo, p, head.dims * sizeof(double));
+		p += head.dims * sizeof(double);
+		memcpy(hi, p, head.dims * sizeof(double));
+		p += head.dims * sizeof(double);
+		for (uint32 i = 0; i < head.count; i++, p += XL_TID_BYTES)
+		{
+			record_ids[i] = 0;
+			memcpy(&record_ids[i], p, XL_TID_BYTES);
+		}
+		do
+			ok = xt_prepare_delete(handle->index, head.tree, lo, hi, record_ids, head.count, &found,
+								   &error);
+		while (!ok && XtProvideMemory(handle, &error));
+	}
+	redo_finish(handle, ok, found > 0, record->EndRecPtr, &error);
+}
+
+/*
+ * The build's images lie in the host's buffers now. They go to the file, which is then cut to the built
+ * size, and the log is emptied: the index is what it was when the build ended, whatever the files held
+ * before (a later state, if this is replay after a crash).
+ */
+static void
+redo_built(XLogReaderState *record)
+{
+	xl_xtree_built built;
+	XtRelKey	key;
+	SMgrRelation reln;
+	ForkNumber	forks[2] = {MAIN_FORKNUM, VISIBILITYMAP_FORKNUM};
+	BlockNumber blocks[2];
+	RelFileNodeBackend node;
+
+	memcpy(&built, XLogRecGetData(record), SizeOfXtreeBuilt);
+	node.node = built.node;
+	node.backend = InvalidBackendId;
+	XtKeyOfNode(&built.node, &key);
+	/* What is cut must not be needed by a recovery that ends before this record. */
+	XLogFlush(record->EndRecPtr);
+
+	/* Nobody can be using the index: the build holds an exclusive lock on it, or it is new. */
+	XtForget(&key);
+	reln = smgropen(built.node, InvalidBackendId);
+	smgrcreate(reln, MAIN_FORKNUM, true);
+	XtDropHostBuffers(&key);
+	/* The engine may have changed the sizes behind the host's back. */
+	smgrclosenode(node);
+	reln = smgropen(built.node, InvalidBackendId);
+	blocks[0] = built.blocks;
+	blocks[1] = 0;
+	smgrtruncate(reln, forks, smgrexists(reln, VISIBILITYMAP_FORKNUM) ? 2 : 1, blocks);
+	smgrclosenode(node);
+}
+
+/* No error leaves here: for the startup process it would be the end of the server. */
+static void
+xtree_redo(XLogReaderState *record)
+{
+	uint8		info = XLogRecGetInfo(record) & ~XLR_INFO_MASK;
+	MemoryContext oldcontext = CurrentMemoryContext;
+
+	PG_TRY();
+	{
+		switch (info)
+		{
+			case XLOG_XTREE_INSERT:
+				redo_insert(record);
+				break;
+			case XLOG_XTREE_DELETE:
+				redo_delete(record);
+				break;
+			case XLOG_XTREE_BUILT:
+				redo_built(record);
+				break;
+			default:
+				elog(ERROR, "unknown xtree WAL record type %u", info);
+		}
+	}
+	PG_CATCH();
+	{
+		XtHandle   *handle;
+		RelFileNode node;
+		XtError		error;
+		ErrorData  *data;
+
+		MemoryContextSwitchTo(oldcontext);
+		data = CopyErrorData();
+		FlushErrorState();
+		LWLockReleaseAll();
+		error.code = XT_INTERNAL;
+		strlcpy(error.message, data->message, sizeof(error.message));
+		FreeErrorData(data);
+		/* Every record begins with the relation. */
+		memcpy(&node, XLogRecGetData(record), sizeof(node));
+		handle = XtHandleForRedo(&node);
+		if (handle != NULL)
+			XtRedoBroken(handle, &error);
+	}
+	PG_END_TRY();
+}
+
+/* --- Descriptions ----------------------------------------------------------------------------- */
+static void
+xtree_desc(StringInfo buf, XLogReaderState *record)
+{
+	char	   *data = XLogRecGetData(record);
+	RelFileNode node;
+
+	memcpy(&node, data, sizeof(node));
+	appendStringInfo(buf, "rel %u/%u/%u", node.spcNode, node.dbNode, node.relNode);
+	switch (XLogRecGetInfo(record) & ~XLR_INFO_MASK)
+	{
+		case XLOG_XTREE_INSERT:
+			{
+				xl_xtree_insert head;
+				double		lo[XT_DIMS_MAX];
+				double		hi[XT_DIMS_MAX];
+
+				memcpy(&head, data, SizeOfXtreeInsert);
+				appendStringInfo(buf, "; tid (%u,%u)",
+								 ((uint32) head.block_hi << 16) | head.block_lo, head.offset);
+				if (head.shape == 0)
+					appendStringInfoString(buf, "; null");
+				else if (get_key(head.shape, data + SizeOfXtreeInsert,
+								 XLogRecGetDataLen(record) - SizeOfXtreeInsert, lo, hi))
+					for (int d = 0; d < (head.shape & XL_SHAPE_DIMS); d++)
+						appendStringInfo(buf, "%s%g..%g", d == 0 ? "; key " : ", ", lo[d], hi[d]);
+				break;
+			}
+		case XLOG_XTREE_DELETE:
+			{
+				xl_xtree_delete head;
+
+				memcpy(&head, data, SizeOfXtreeDelete);
+				appendStringInfo(buf, "; tree %u; %u entries", head.tree, head.count);
+				break;
+			}
+		case XLOG_XTREE_BUILT:
+			{
+				xl_xtree_built built;
+
+				memcpy(&built, data, SizeOfXtreeBuilt);
+				appendStringInfo(buf, "; %u blocks", built.blocks);
+				break;
+			}
+	}
+}
+
+static const char *
+xtree_identify(uint8 info)
+{
+	switch (info & ~XLR_INFO_MASK)
+	{
+		case XLOG_XTREE_INSERT:
+			return "INSERT";
+		case XLOG_XTREE_DELETE:
+			return "DELETE";
+		case XLOG_XTREE_BUILT:
+			return "BUILT";
+	}
+	return NULL;
+}
+
+void
+XtWalRegister(void)
+{
+	static RmgrData rmgr = {
+		.rm_name = "xtree",
+		.rm_redo = xtree_redo,
+		.rm_desc = xtree_desc,
+		.rm_identify = xtree_identify,
+		.rm_startup = NULL,
+		.rm_cleanup = NULL,
+		.rm_mask = NULL,
+		.rm_decode = NULL
+	};
+
+	RegisterCustomRmgr(RM_XTREE_ID, &rmgr);
+}

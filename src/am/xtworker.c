@@ -1,0 +1,471 @@
+/*
+ * xtworker.c: folds (the engine's checkpoints) and the processes that do them.
+ *
+ * A flusher, started with the server and connected to no database, writes back all logs that have been
+ * appended to, in one batch, so that the host's checkpoints find little left to sync. It also starts a
+ * fold worker for a database in which some log has passed xtree.max_log_size. The worker opens each such
+ * index by its catalog row under a relation lock, one short transaction each, so that the file cannot be
+ * dropped or rewritten under it. When a log passes xtree.log_size_limit nevertheless, the session
+ * that writes folds it.
+ *
+ * What a crash leaves: before xt_fold_publish the previous capture and its log, after it the new one.
+ */
+#include "xtregistry.h"
+
+#include <sys/stat.h>
+
+#include "access/relation.h"
+#include "access/xact.h"
+#include "access/xlog.h"
+#include "catalog/pg_class.h"
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "replication/walsender.h"
+#include "replication/walsender_private.h"
+#include "storage/fd.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "storage/lmgr.h"
+#include "storage/proc.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/relfilenodemap.h"
+#include "utils/resowner.h"
+#include "utils/snapmgr.h"
+#include "utils/timestamp.h"
+
+/* Blocks written between two looks for interrupts. */
+#define FOLD_STEP_BLOCKS		1024
+/* A worker for the same database is not started again sooner. */
+#define FOLD_WORKER_PAUSE_MS	5000
+#define FLUSH_BATCH_MAX			1024
+
+PGDLLEXPORT void XtFlusherMain(Datum arg);
+PGDLLEXPORT void XtFoldWorkerMain(Datum arg);
+
+/* --- Folds ------------------------------------------------------------------------------------ */
+/*
+ * Whether a base backup may be copying files. It reads data file and log at different times, so while
+ * it runs nothing that the log still describes may be published or recycled.
+ */
+bool
+XtBackupRunning(void)
+{
+	if (pg_atomic_read_u32(&xt_registry->low_level_backups) > 0)
+		return true;
+	for (int i = 0; i < max_wal_senders; i++)
+	{
+		WalSnd	   *walsnd = &WalSndCtl->walsnds[i];
+		bool		backup;
+
+		SpinLockAcquire(&walsnd->mutex);
+		backup = walsnd->pid != 0 && walsnd->state == WALSNDSTATE_BACKUP;
+		SpinLockRelease(&walsnd->mutex);
+		if (backup)
+			return true;
+	}
+	return false;
+}
+
+typedef struct FoldState
+{
+	XtHandle   *handle;
+	bool		published;
+} FoldState;
+
+static void
+fold_end(int code, Datum arg)
+{
+	FoldState  *state = (FoldState *) DatumGetPointer(arg);
+
+	XtLock(state->handle, LW_EXCLUSIVE);
+	xt_fold_end(state->handle->index, state->published);
+	XtUnlock(state->handle);
+	state->handle->scans--;
+}
+
+/*
+ * Publishes unless a backup has begun. pg_backup_start reads the control file for its redo point under
+ * ControlFileLock, after its checkpoint and after it has made itself known: so either it is seen here,
+ * or the superblock is on disk before that backup's first file is copied.
+ */
+static bool
+fold_publish(XtHandle *handle, XLogRecPtr capture_lsn, XtError *error)
+{
+	bool		ok = true;
+
+	/* A capture must never hold an operation that the host could lose. On a standby this moves the
+	 * minimum recovery point instead. */
+	if (!XLogRecPtrIsInvalid(capture_lsn))
+		XLogFlush(capture_lsn);
+	LWLockAcquire(ControlFileLock, LW_EXCLUSIVE);
+	if (XtBackupRunning())
+	{
+		error->code = XT_BUSY;
+		strlcpy(error->message, "a base backup is running", sizeof(error->message));
+		ok = false;
+	}
+	else
+		ok = xt_fold_publish(handle->index, error);
+	LWLockRelease(ControlFileLock);
+	return ok;
+}
+
+static bool
+fold_run(FoldState *state, XLogRecPtr capture_lsn, XtError *error)
+{
+	bool		done = false;
+
+	while (!done)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!xt_fold_write(state->handle->index, FOLD_STEP_BLOCKS, &done, error))
+			return false;
+	}
+	state->published = fold_publish(state->handle, capture_lsn, error);
+	return state->published;
+}
+
+bool
+XtFold(Relation index)
+{
+	FoldState	state;
+	XtError		error;
+	uint64		capture_lsn = 0;
+	bool		ok;
+
+	state.handle = XtOpen(index);
+	state.published = false;
+	if (!state.handle->logged)
+		return true;
+	if (XtBackupRunning())
+		return false;
+
+	XtLock(state.handle, LW_EXCLUSIVE);
+	pg_atomic_write_u32(&state.handle->shared->fold_wanted, 0);
+	do
+		ok = xt_fold_begin(state.handle->index, &capture_lsn, &error);
+	while (!ok && XtProvideMemory(state.handle, &error));
+	XtUnlock(state.handle);
+	if (ok)
+	{
+		state.handle->scans++;	/* keeps the handle and its mappings */
+		PG_ENSURE_ERROR_CLEANUP(fold_end, PointerGetDatum(&state));
+		{
+			ok = fold_run(&state, capture_lsn, &error);
+		}
+		PG_END_ENSURE_ERROR_CLEANUP(fold_end, PointerGetDatum(&state));
+		fold_end(0, PointerGetDatum(&state));
+	}
+	if (!ok && error.code != XT_BUSY)
+		ereport(data_sync_elevel(ERROR),
+				(errcode(XtSqlState(error.code)),
+				 errmsg("could not fold the log of xtree index \"%s\"",
+						RelationGetRelationName(index)),
+				 errdetail_internal("%s", error.message)));
+	return ok;
+}
+
+/* --- Asking for a fold ------------------------------------------------------------------------ */
+void
+XtWantFold(XtHandle *handle)
+{
+	uint32		flusher;
+
+	if (pg_atomic_read_u32(&handle->shared->fold_wanted) != 0)
+		return;
+	pg_atomic_write_u32(&handle->shared->fold_wanted, 1);
+	flusher = pg_atomic_read_u32(&xt_registry->flusher_pgprocno);
+	if (flusher != 0)
+		SetLatch(&GetPGProcByNumber(flusher - 1)->procLatch);
+}
+
+void
+XtAfterChange(Relation index, XtHandle *handle)
+{
+	uint64		bytes = xt_log_bytes(handle->index);
+
+	if (bytes <= (uint64) xtree_max_log_size_kb * 1024)
+		return;
+	XtWantFold(handle);
+	if (bytes > (uint64) xtree_log_size_limit_kb * 1024)
+		(void) XtFold(index);
+}
+
+/* --- Flusher ---------------------------------------------------------------------------------- */
+typedef struct FlushState
+{
+	char	   *paths[FLUSH_BATCH_MAX];
+	int			count;
+	Oid			fold_databases[16]; /* in which some index wants a fold */
+	int			fold_count;
+} FlushState;
+
+/* The last fold worker that was started for a database. */
+typedef struct FoldLaunch
+{
+	Oid			database;
+	TimestampTz started;
+	BackgroundWorkerHandle *worker;
+} FoldLaunch;
+
+static List *launches = NIL;
+
+static void
+note_fold_database(FlushState *state, Oid database)
+{
+	for (int i = 0; i < state->fold_count; i++)
+		if (state->fold_databases[i] == database)
+			return;
+	if (state->fold_count < (int) lengthof(state->fold_databases))
+		state->fold_databases[state->fold_count++] = database;
+}
+
+static bool
+flusher_visit(XtShared *shared, void *arg)
+{
+	FlushState *state = arg;
+
+	if (shared->key.backend != InvalidBackendId)
+		return true;
+	if (pg_atomic_read_u32(&shared->fold_wanted) != 0)
+		note_fold_database(state, shared->key.database);
+	if (xtree_flush_interval_ms > 0 && state->count < FLUSH_BATCH_MAX &&
+		pg_atomic_exchange_u32(&shared->log_dirty, 0) != 0)
+	{
+		char	   *path = XtLogPath(&shared->key);
+		struct stat st;
+
+		state->paths[state->count++] = path;
+		/* Files of 1 GB, as all of the host's. */
+		for (int segment = 1; state->count < FLUSH_BATCH_MAX; segment++)
+		{
+			char	   *next = psprintf("%s.%d", path, segment);
+
+			if (stat(next, &st) != 0 || st.st_size == 0)
+				break;
+			state->paths[state->count++] = next;
+		}
+	}
+	return true;
+}
+
+static void
+flush_logs(FlushState *state)
+{
+	int		   *status = palloc(sizeof(int) * Max(state->count, 1));
+
+	if (state->count > 0 && enableFsync)
+	{
+		xt_sync_files((const char *const *) state->paths, status, state->count);
+		for (int i = 0; i < state->count; i++)
+		{
+			/* Linux reports a failed write-back once, to whoever syncs first. */
+			if (status[i] != XT_OK && status[i] != XT_NOT_FOUND)
+				ereport(data_sync_elevel(ERROR),
+						(errcode(XtSqlState(status[i])),
+						 errmsg("could not fsync file \"%s\"", state->paths[i])));
+		}
+	}
+}
+
+static void
+launch_fold_worker(Oid database)
+{
+	BackgroundWorker worker;
+	FoldLaunch *launch = NULL;
+	ListCell   *lc;
+	MemoryContext oldcontext;
+	pid_t		pid;
+
+	foreach(lc, launches)
+	{
+		if (((FoldLaunch *) lfirst(lc))->database == database)
+			launch = lfirst(lc);
+	}
+	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	if (launch == NULL)
+	{
+		launch = palloc0(sizeof(FoldLaunch));
+		launch->database = database;
+		launches = lappend(launches, launch);
+	}
+	if (launch->worker != NULL)
+	{
+		BgwHandleStatus status = GetBackgroundWorkerPid(launch->worker, &pid);
+
+		if (status == BGWH_STARTED || status == BGWH_NOT_YET_STARTED ||
+			!TimestampDifferenceExceeds(launch->started, GetCurrentTimestamp(),
+										FOLD_WORKER_PAUSE_MS))
+		{
+			MemoryContextSwitchTo(oldcontext);
+			return;
+		}
+		pfree(launch->worker);
+		launch->worker = NULL;
+	}
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	worker.bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker.bgw_library_name, "xtree", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "XtFoldWorkerMain", sizeof(worker.bgw_function_name));
+	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "xtree fold worker for database %u",
+			 database);
+	strlcpy(worker.bgw_type, "xtree fold worker", sizeof(worker.bgw_type));
+	worker.bgw_main_arg = ObjectIdGetDatum(database);
+	launch->started = GetCurrentTimestamp();
+	if (!RegisterDynamicBackgroundWorker(&worker, &launch->worker))
+		launch->worker = NULL;	/* no slot; the next round tries again */
+	MemoryContextSwitchTo(oldcontext);
+}
+
+static void
+flusher_exit(int code, Datum arg)
+{
+	pg_atomic_write_u32(&xt_registry->flusher_pgprocno, 0);
+}
+
+void
+XtFlusherMain(Datum arg)
+{
+	MemoryContext context;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+	BackgroundWorkerUnblockSignals();
+
+	CurrentResourceOwner = ResourceOwnerCreate(NULL, "xtree flusher");
+	context = AllocSetContextCreate(TopMemoryContext, "xtree flusher", ALLOCSET_DEFAULT_SIZES);
+	before_shmem_exit(flusher_exit, (Datum) 0);
+	pg_atomic_write_u32(&xt_registry->flusher_pgprocno, 1 + MyProc->pgprocno);
+	ereport(DEBUG1, (errmsg_internal("xtree flusher uses %s", xt_io_queue_name())));
+
+	while (!ShutdownRequestPending)
+	{
+		FlushState *state;
+		MemoryContext oldcontext = MemoryContextSwitchTo(context);
+
+		state = palloc0(sizeof(FlushState));
+		XtRegistryForEach(flusher_visit, state);
+		flush_logs(state);
+		if (!XtBackupRunning())
+			for (int i = 0; i < state->fold_count; i++)
+				launch_fold_worker(state->fold_databases[i]);
+		MemoryContextSwitchTo(oldcontext);
+		MemoryContextReset(context);
+
+		(void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 xtree_flush_interval_ms > 0 ? xtree_flush_interval_ms : 1000,
+						 PG_WAIT_EXTENSION);
+		ResetLatch(MyLatch);
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+		CHECK_FOR_INTERRUPTS();
+	}
+	proc_exit(0);
+}
+
+/* --- Fold worker ------------------------------------------------------------------------------ */
+typedef struct WantedList
+{
+	MemoryContext context;
+	List	   *keys;			/* palloc'd XtRelKey */
+} WantedList;
+
+static bool
+collect_wanted(XtShared *shared, void *arg)
+{
+	WantedList *wanted = arg;
+	MemoryContext oldcontext;
+	XtRelKey   *key;
+
+	if (shared->key.database != MyDatabaseId || shared->key.backend != InvalidBackendId ||
+		pg_atomic_read_u32(&shared->fold_wanted) == 0)
+		return true;
+	oldcontext = MemoryContextSwitchTo(wanted->context);
+	key = palloc(sizeof(XtRelKey));
+	*key = shared->key;
+	wanted->keys = lappend(wanted->keys, key);
+	MemoryContextSwitchTo(oldcontext);
+	return true;
+}
+
+/* Folds one index, if it still has these files and nobody holds it exclusively. */
+static void
+fold_one(const XtRelKey *key)
+{
+	Oid			relid;
+	Relation	index;
+
+	SetCurrentStatementStartTimestamp();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	relid = RelidByRelfilenode(key->tablespace, key->relation);
+	if (OidIsValid(relid) && ConditionalLockRelationOid(relid, AccessShareLock))
+	{
+		index = try_relation_open(relid, NoLock);
+		if (index != NULL)
+		{
+			if (index->rd_rel->relkind == RELKIND_INDEX &&
+				index->rd_node.relNode == key->relation &&
+				index->rd_node.spcNode == key->tablespace)
+			{
+				char	   *activity = psprintf("xtree: folding %s",
+												RelationGetRelationName(index));
+
+				pgstat_report_activity(STATE_RUNNING, activity);
+				(void) XtFold(index);
+			}
+			relation_close(index, NoLock);
+		}
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	pgstat_report_activity(STATE_IDLE, NULL);
+}
+
+void
+XtFoldWorkerMain(Datum arg)
+{
+	WantedList	wanted;
+	ListCell   *lc;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
+
+	wanted.context = TopMemoryContext;
+	wanted.keys = NIL;
+	/* Opening the registry needs a resource owner. */
+	StartTransactionCommand();
+	XtRegistryForEach(collect_wanted, &wanted);
+	CommitTransactionCommand();
+	foreach(lc, wanted.keys)
+	{
+		CHECK_FOR_INTERRUPTS();
+		fold_one(lfirst(lc));
+	}
+	proc_exit(0);
+}
+
+void
+XtWorkerRegister(void)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	worker.bgw_restart_time = 5;
+	strlcpy(worker.bgw_library_name, "xtree", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "XtFlusherMain", sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, "xtree flusher", sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, "xtree flusher", sizeof(worker.bgw_type));
+	RegisterBackgroundWorker(&worker);
+}
