@@ -1,4 +1,4 @@
-// BulkLoader: packs a tree bottom-up from all its entries at once.
+// BulkLoader: packs a tree bottom-up from all its entries at once (src/README.md, "Bulk load").
 //
 // The order along a space-filling curve (Hilbert) fills leaves to the fill factor; every level above
 // is packed the same way. Two ways in:
@@ -10,6 +10,8 @@
 // Threads:    one caller; Finish may start `threads` workers that touch only private memory and
 //             fresh extents, block all signals, and are joined before it returns.
 // Durability: none; the nodes are staged and published like any other change.
+// Errors:     kNeedMemory: provide the chunk and repeat the call; nothing of it was done. After any
+//             other error the loader is of no use; its destructor gives back what it staged.
 #pragma once
 
 #include <cstdint>
@@ -39,11 +41,13 @@ class BulkLoader {
 
   // `lo` and `hi` have dims x count doubles, entry by entry; hi is ignored for points (may be null).
   Status Add(const double* lo, const double* hi, const uint64_t* record_ids, uint32_t count);
+  // REQUIRES: nothing is left of what Add took (TakeAdded has taken it).
   Status AddSorted(const double* lo, const double* hi, const uint64_t* record_ids, uint32_t count);
   uint64_t memory_bytes() const;  // What Add has taken so far.
-  // Takes the added entries out again, in batches, to move them to an external sort.
+  // Takes the added entries out again, in batches, to move them to an external sort. `hi` may be
+  // null for points.
   uint32_t TakeAdded(double* lo, double* hi, uint64_t* record_ids, uint32_t capacity);
-  // Sorts, packs, publishes. kNeedMemory: provide the chunk and call again.
+  // Sorts, packs, publishes.
   Status Finish();
 
  private:

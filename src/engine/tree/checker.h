@@ -1,9 +1,9 @@
 // TreeChecker: walks a whole tree and restates its invariants in code of its own (as amcheck does).
 //
-// Checked: every node resolves, has the right tag, level, order and block numbers; counts are within
-// capacity; a parent's box contains each child's real box; group boxes contain their entries; all
-// leaves are on one level; record ids are unique when asked; entry and node counts equal the shared
-// statistics; underfull and empty nodes only where allowed.
+// Checked: every node resolves, has one parent, the right tag, level, order and block numbers; counts
+// are within capacity; a parent's box contains each child's real box; group boxes contain their
+// entries; all leaves are on one level; no node is empty. With `compare_counts` also: record ids are
+// unique (memory: 8 bytes an entry); entry, level, node and supernode counts equal the shared ones.
 // Threads: under the writer lock, or beside writers from an epoch (counts are then not compared).
 #pragma once
 
@@ -36,8 +36,8 @@ Status CheckTree(StoreInterface* store, uint32_t tree, uint64_t epoch, bool comp
 // Boxes of all nodes on `level` (their parents' view), appended as dims lo then dims hi.
 Status CollectBoxes(StoreInterface* store, uint32_t tree, uint64_t epoch, uint32_t level,
                     std::vector<double>* boxes);
-// Share of the tree's entries that a window is expected to return, from the top levels only.
+// Share of the tree's entries that a window is expected to return, from a bounded number of nodes.
 Status EstimateFraction(StoreInterface* store, uint32_t tree, uint64_t epoch,
-                        const struct Predicate& predicate, double* fraction);
+                        const Predicate& predicate, double* fraction);
 
 }  // namespace xtree

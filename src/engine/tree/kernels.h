@@ -1,4 +1,4 @@
-// Compares many entries of a node at once: AVX-512, AVX2 and portable, chosen at run time.
+// Compares many entries of a node at once, for scans: AVX-512, AVX2 and portable, chosen at run time.
 //
 // Window queries are compiled to a short list of one-sided tests, so that a side without a bound
 // costs nothing. A test on an f32 value is exact although bounds are f64: x <= b holds for an f32 x
@@ -56,13 +56,6 @@ struct NearestQuery {
 // The distance that NearestScan returns; all kernels agree with it to the bit.
 double KeyDistance(const NearestQuery& query, const double* lo, const double* hi);
 
-// What an insertion weighs, for each entry of a block.
-struct EntryMeasures {
-  double volume[kGroupsMax * kGroupSizeMax];         // Of the entry's box,
-  double enlarged_volume[kGroupsMax * kGroupSizeMax];  // and after it took in the new box.
-  double margin_growth[kGroupsMax * kGroupSizeMax];  // Growth of the sum of its sides.
-};
-
 struct Kernels {
   const char* name;
   // Entries [0, count) of a leaf block that match: their record ids, or their slots. May write up to
@@ -89,12 +82,6 @@ struct Kernels {
   // KeyDistance for each lane of a leaf group (writes 16).
   void (*leaf_distances)(const NodeLayout& layout, const BlockHeader* block, uint32_t group,
                          const NearestQuery& query, double* distances);
-  // Slots of children whose boxes contain `box`.
-  uint32_t (*covering)(const NodeLayout& layout, const BlockHeader* block, uint32_t count,
-                       const Box32& box, uint16_t* slots);
-  // Fills the first `count` elements (rounded up to a group) of each array.
-  void (*measure)(const NodeLayout& layout, const BlockHeader* block, uint32_t count,
-                  const Box32& box, EntryMeasures* measures);
 };
 
 // The fastest set this CPU runs. Constant for the life of the process.

@@ -301,68 +301,7 @@ XT_ENTRY void LeafDistances(const NodeLayout& l, const BlockHeader* block, uint3
   if (!finite) SlowLeafDistances(l, block, group, q, distances);
 }
 
-template <uint32_t G>
-XT_KERNEL uint32_t CoveringOf(const NodeLayout& l, const BlockHeader* block, uint32_t count,
-                              const Box32& box, uint16_t* slots) {
-  const uint32_t used = (count + G - 1) / G;
-  uint32_t n = 0;
-  for (uint32_t base = 0; base < used; base += 16) {
-    uint32_t groups = static_cast<uint32_t>(FirstBits(used - base)) & 0xffff;
-    for (uint32_t d = 0; d < l.dims && groups != 0; ++d) {
-      const float* lo = l.GroupLo(block, 0) + size_t{2} * d * l.groups + base;
-      groups &= TestRow<16, true, false>(lo, box.lo[d]);
-      groups &= TestRow<16, false, false>(lo + l.groups, box.hi[d]);
-    }
-    for (; groups != 0; groups &= groups - 1) {
-      const uint32_t g = base + static_cast<uint32_t>(__builtin_ctz(groups));
-      const float* coords = reinterpret_cast<const float*>(l.Coords(block, g));
-      uint32_t mask = UsedLanes<G>(count, g);
-      for (uint32_t d = 0; d < l.dims && mask != 0; ++d) {
-        mask &= TestRow<G, true, false>(coords + 2 * d * G, box.lo[d]);
-        mask &= TestRow<G, false, false>(coords + (2 * d + 1) * G, box.hi[d]);
-      }
-      for (; mask != 0; mask &= mask - 1) {
-        slots[n++] = static_cast<uint16_t>(g * G + static_cast<uint32_t>(__builtin_ctz(mask)));
-      }
-    }
-  }
-  return n;
-}
-
-XT_ENTRY uint32_t Covering(const NodeLayout& l, const BlockHeader* block, uint32_t count, const Box32& box,
-                  uint16_t* slots) {
-  if (l.group_size == 16) return CoveringOf<16>(l, block, count, box, slots);
-  if (l.group_size == 8) return CoveringOf<8>(l, block, count, box, slots);
-  return CoveringOf<4>(l, block, count, box, slots);
-}
-
-XT_ENTRY void Measure(const NodeLayout& l, const BlockHeader* block, uint32_t count, const Box32& box,
-             EntryMeasures* measures) {
-  const uint32_t used = (count + l.group_size - 1) >> l.group_shift;
-  for (uint32_t g = 0; g < used; ++g) {
-    const float* coords = reinterpret_cast<const float*>(l.Coords(block, g));
-    for (uint32_t i = 0; i < l.group_size; i += kD) {
-      D volume = SetD(1), enlarged = SetD(1), growth = SetD(0);
-      const float* row = coords + i;
-      for (uint32_t d = 0; d < l.dims; ++d, row += 2 * l.group_size) {
-        const D lo = Widen(row);
-        const D hi = Widen(row + l.group_size);
-        const D side = Sub(hi, lo);
-        const D wider = Sub(Max(hi, SetD(box.hi[d])), Min(lo, SetD(box.lo[d])));
-        volume = Mul(volume, side);
-        enlarged = Mul(enlarged, wider);
-        growth = Add(growth, Sub(wider, side));
-      }
-      const uint32_t at = g * l.group_size + i;
-      StoreD(measures->volume + at, volume);
-      StoreD(measures->enlarged_volume + at, enlarged);
-      StoreD(measures->margin_growth + at, growth);
-    }
-  }
-}
-
 constexpr Kernels kKernels = {
     kName,          ScanLeafAny<uint64_t>, ScanLeafAny<uint16_t>, ScanInnerAny, MatchGroups,
-    MatchEntries,   GroupDistances,        ChildDistances,        LeafDistances, Covering,
-    Measure,
+    MatchEntries,   GroupDistances,        ChildDistances,        LeafDistances,
 };

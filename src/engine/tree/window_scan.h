@@ -3,6 +3,8 @@
 // Threads: one at a time per scan. Beside any writer.
 // Promise: returns every entry whose insertion was applied before Begin and that no deletion removed
 //          before Begin; entries inserted while the scan runs may or may not appear; none twice.
+// Errors:  kNeedMemory: attach what other processes have provided, then call again; the scan goes on
+//          where it stood. After any other error the scan is at an undefined place: End it.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +14,7 @@
 #include "object/epoch.h"
 #include "store/store_interface.h"
 #include "tree/geometry.h"
+#include "tree/kernels.h"
 
 namespace xtree {
 
@@ -20,8 +23,9 @@ inline constexpr uint32_t kScanBatchMin = 1024;
 
 class WindowScan {
  public:
-  explicit WindowScan(StoreInterface* store) : store_(store) {}
+  explicit WindowScan(StoreInterface* store) : store_(store), kernels_(ActiveKernels()) {}
   ~WindowScan() { End(); }
+  WindowScan(const WindowScan&) = delete;
 
   // Takes a fresh epoch through `reader`; a running scan is ended first. Copies the predicate.
   Status Begin(EpochReader* reader, uint32_t tree, const Predicate& predicate);
@@ -34,13 +38,23 @@ class WindowScan {
   void End();
 
  private:
+  Status Resolve(NodeId id, NodeRef* node);
+  // Appends the matching children of an inner node to the stack.
+  Status Descend(const NodeRef& node);
+  // Writes the matching entries of a leaf.
+  Status Emit(const NodeRef& node, uint64_t* record_ids, double* keys_lo, double* keys_hi,
+              uint32_t* count);
+  void PrefetchAhead();
+
   StoreInterface* const store_;
+  const Kernels& kernels_;
+  const NodeLayout* leaf_ = nullptr;   // Of the tree being scanned.
+  const NodeLayout* inner_ = nullptr;
   EpochPin pin_;
   bool window_pinned_ = false;
-  uint32_t tree_ = 0;
   uint64_t epoch_ = 0;
-  Predicate predicate_;
-  std::vector<NodeId> stack_;
+  WindowQuery query_;
+  std::vector<NodeId> stack_;          // Nodes still to visit; the next one is the last.
 };
 
 }  // namespace xtree

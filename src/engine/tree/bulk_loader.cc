@@ -1,0 +1,411 @@
+#include "tree/bulk_loader.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <thread>
+#include <vector>
+
+#include "tree/curve.h"
+#include "tree/node_layout.h"
+#include "tree/radix_sort.h"
+
+namespace xtree {
+
+namespace {
+
+constexpr uint32_t kInnerFillPercentMin = 90;
+// Added entries are kept in chunks, so that growing copies nothing.
+constexpr uint32_t kChunkShift = 14;
+constexpr uint32_t kChunkEntries = 1u << kChunkShift;
+
+// Runs work(0) .. work(threads - 1), each in a thread of its own but the first. The host's signal
+// handlers must run in the host's own thread only, so the others are born with all signals blocked.
+template <class Work>
+void RunThreads(uint32_t threads, const Work& work) {
+  sigset_t all, old;
+  sigfillset(&all);
+  std::vector<std::thread> workers;
+  workers.reserve(threads);
+  pthread_sigmask(SIG_SETMASK, &all, &old);
+  for (uint32_t t = 1; t < threads; ++t) {
+    try {
+      workers.emplace_back([&work, t] { work(t); });
+    } catch (const std::system_error&) {
+      break;  // No thread to be had: this one does its share below.
+    }
+  }
+  pthread_sigmask(SIG_SETMASK, &old, nullptr);
+  work(0);
+  for (uint32_t t = static_cast<uint32_t>(workers.size()) + 1; t < threads; ++t) work(t);
+  for (std::thread& worker : workers) worker.join();
+}
+
+// Entries that a node is packed with: the fill factor, to the nearest whole group, since a group that
+// is partly filled costs as much to compare as a full one.
+uint32_t PackedEntries(const NodeLayout& layout, uint32_t percent) {
+  const uint32_t capacity = layout.base_capacity();
+  const uint32_t wanted = capacity * std::clamp(percent, 10u, 100u) / 100;
+  const uint32_t rounded =
+      (wanted + layout.group_size / 2) / layout.group_size * layout.group_size;
+  return std::clamp(rounded, std::min(2 * layout.group_size, capacity), capacity);
+}
+
+// Deals `entries` to nodes of about `packed` each: how many nodes, and where node i begins. Shares
+// differ by at most a group, so that no last node is left nearly empty.
+struct Shares {
+  uint64_t entries;
+  uint32_t group;
+  uint64_t nodes;
+  Shares(uint64_t n, uint32_t packed, uint32_t group_size) : entries(n), group(group_size) {
+    const uint64_t groups = (n + group - 1) / group;
+    const uint64_t groups_packed = packed / group;
+    nodes = (groups + groups_packed - 1) / groups_packed;
+  }
+  uint64_t Begin(uint64_t i) const {
+    const uint64_t groups = (entries + group - 1) / group;
+    return std::min(entries, groups * i / nodes * group);
+  }
+};
+
+// Boxes and ids of one level's nodes, for the level above. Kept short: it is what an external build
+// holds in memory for every leaf.
+class NodeList {
+ public:
+  explicit NodeList(uint32_t dims) : dims_(dims) {}
+  uint64_t size() const { return ids_.size(); }
+  void Resize(uint64_t nodes) {
+    ids_.resize(nodes);
+    sides_.resize(nodes * 2 * dims_);
+  }
+  // Different nodes may be set by different threads.
+  void Set(uint64_t i, const Box32& box, NodeId id) {
+    std::copy(box.lo, box.lo + dims_, &sides_[i * 2 * dims_]);
+    std::copy(box.hi, box.hi + dims_, &sides_[i * 2 * dims_ + dims_]);
+    ids_[i] = id;
+  }
+  void Add(const Box32& box, NodeId id) {
+    Resize(size() + 1);
+    Set(size() - 1, box, id);
+  }
+  NodeId id(uint64_t i) const { return ids_[i]; }
+  Box32 Box(uint64_t i) const {
+    Box32 box;
+    std::copy_n(&sides_[i * 2 * dims_], dims_, box.lo);
+    std::copy_n(&sides_[i * 2 * dims_ + dims_], dims_, box.hi);
+    return box;
+  }
+
+ private:
+  uint32_t dims_;
+  std::vector<float> sides_;
+  std::vector<NodeId> ids_;
+};
+
+}  // namespace
+
+struct BulkLoader::State {
+  State(StoreInterface* s, uint32_t t, const BulkOptions& o)
+      : store(s), tree(t), options(o), spec(s->shared()->trees[t].spec),
+        leaf(NodeLayout::For(spec, true)), inner(NodeLayout::For(spec, false)),
+        leaf_packed(PackedEntries(leaf, o.leaf_fill_percent)),
+        inner_packed(PackedEntries(inner, std::max(o.leaf_fill_percent, kInnerFillPercentMin))),
+        stride(uint32_t{spec.dims} * leaf.corners), pending(spec.dims), leaves(spec.dims) {
+    options.threads = std::max(1u, options.threads);
+  }
+
+  const double* lo(uint64_t i) const {
+    return chunks[i >> kChunkShift].get() + (i & (kChunkEntries - 1)) * stride;
+  }
+  const double* hi(uint64_t i) const { return leaf.corners == 1 ? lo(i) : lo(i) + spec.dims; }
+
+  Status ReserveAll(uint64_t leaves);
+  Status Stage(uint32_t level, NodeRef* node);
+  void Sort();
+  Status PackAdded();
+  Status PackPending(bool all);
+  Status PackUpper(NodeRef* root, uint32_t* height);
+  HilbertCurve CurveOverData() const;
+
+  StoreInterface* const store;
+  const uint32_t tree;
+  BulkOptions options;
+  const KeySpec spec;
+  const NodeLayout& leaf;
+  const NodeLayout& inner;
+  const uint32_t leaf_packed;   // Entries that a leaf and an inner node are packed with.
+  const uint32_t inner_packed;
+  const uint32_t stride;        // Doubles of an entry.
+
+  // In memory.
+  std::vector<std::unique_ptr<double[]>> chunks;
+  std::vector<uint64_t> ids;
+  uint64_t taken = 0;
+  std::vector<KeyIndex> order;  // Filled by Sort.
+  bool sorted = false;
+
+  // External.
+  EntryList pending;            // Sorted entries that are not in a leaf yet.
+  uint64_t sorted_entries = 0;
+
+  NodeList leaves;
+  uint64_t nodes_by_level[kTreeLevelsMax] = {};
+  bool staged = false;
+  bool published = false;
+};
+
+BulkLoader::BulkLoader(StoreInterface* store, uint32_t tree, const BulkOptions& options)
+    : state_(std::make_unique<State>(store, tree, options)) {
+  XT_ASSERT(store->shared()->trees[tree].root.load(std::memory_order_relaxed) == 0);
+}
+
+BulkLoader::~BulkLoader() {
+  if (state_->staged && !state_->published) state_->store->Discard();
+}
+
+uint64_t BulkLoader::CurveKey(const KeySpec& spec, const double* bounds_lo, const double* bounds_hi,
+                              const double* lo, const double* hi) {
+  return HilbertCurve(spec.dims, bounds_lo, bounds_hi)
+      .Position(lo, spec.kind == KeyKind::kPoint ? lo : hi);
+}
+
+Status BulkLoader::Add(const double* lo, const double* hi, const uint64_t* record_ids,
+                       uint32_t count) {
+  State& s = *state_;
+  const uint32_t dims = s.spec.dims;
+  XT_ASSERT(s.sorted_entries == 0 && s.taken == 0 && !s.sorted);
+  // More entries than this would need wider sort keys; such builds go through the external sort.
+  if (s.ids.size() + count > UINT32_MAX) {
+    return Status::InvalidArgument("too many entries to sort in memory");
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint64_t at = s.ids.size();
+    if ((at >> kChunkShift) == s.chunks.size()) {
+      s.chunks.push_back(
+          std::make_unique_for_overwrite<double[]>(size_t{kChunkEntries} * s.stride));
+    }
+    double* key = s.chunks.back().get() + (at & (kChunkEntries - 1)) * s.stride;
+    std::copy(lo + uint64_t{i} * dims, lo + uint64_t{i + 1} * dims, key);
+    if (s.leaf.corners == 2) {
+      std::copy(hi + uint64_t{i} * dims, hi + uint64_t{i + 1} * dims, key + dims);
+    }
+    XT_ASSERT(record_ids[i] <= kRecordIdMax);
+    s.ids.push_back(record_ids[i]);
+  }
+  return Status::Ok();
+}
+
+uint64_t BulkLoader::memory_bytes() const {
+  return state_->chunks.size() * kChunkEntries * state_->stride * sizeof(double) +
+         state_->ids.capacity() * sizeof(uint64_t);
+}
+
+uint32_t BulkLoader::TakeAdded(double* lo, double* hi, uint64_t* record_ids, uint32_t capacity) {
+  State& s = *state_;
+  const uint32_t dims = s.spec.dims;
+  const auto count =
+      static_cast<uint32_t>(std::min<uint64_t>(capacity, s.ids.size() - s.taken));
+  for (uint32_t i = 0; i < count; ++i, ++s.taken) {
+    std::copy(s.lo(s.taken), s.lo(s.taken) + dims, lo + uint64_t{i} * dims);
+    if (hi != nullptr) std::copy(s.hi(s.taken), s.hi(s.taken) + dims, hi + uint64_t{i} * dims);
+    record_ids[i] = s.ids[s.taken];
+  }
+  // Chunks that have been taken whole are given back on the way, and the rest at the end.
+  for (uint64_t c = 0; c < s.taken >> kChunkShift; ++c) s.chunks[c].reset();
+  if (s.taken == s.ids.size()) {
+    s.chunks.clear();
+    s.ids = {};
+    s.taken = 0;
+  }
+  return count;
+}
+
+// Room for `leaves` more leaves and for all levels above all leaves.
+Status BulkLoader::State::ReserveAll(uint64_t new_leaves) {
+  uint64_t above = 0;
+  for (uint64_t n = leaves.size() + new_leaves; n > 1;) {
+    n = Shares(n, inner_packed, inner.group_size).nodes;
+    above += n;
+  }
+  staged = true;  // Reserving also pins, which Discard undoes.
+  // Handles are the same for all orders, so the sum is asked for; extents of the two orders are not.
+  XT_RETURN_IF_ERROR(store->ReserveNodes(new_leaves + above, leaf.base_order));
+  if (inner.base_order == leaf.base_order) return Status::Ok();
+  return store->ReserveNodes(above, inner.base_order);
+}
+
+Status BulkLoader::State::Stage(uint32_t level, NodeRef* node) {
+  const NodeLayout& layout = level == 0 ? leaf : inner;
+  XT_ASSERT(level < kTreeLevelsMax);
+  XT_ASSIGN_OR_RETURN(*node,
+                      store->StageNew(tree, static_cast<uint8_t>(level), layout.base_order));
+  ++nodes_by_level[level];
+  // The order along the curve cuts along every dimension in turn, so any may be the one to split by.
+  const auto all = static_cast<uint32_t>((uint64_t{1} << spec.dims) - 1);
+  for (uint32_t i = 0; i < 1u << layout.base_order; ++i) node->block(i)->split_dims = all;
+  return Status::Ok();
+}
+
+// The curve over the centres' extent. Infinities would leave no resolution for the rest.
+HilbertCurve BulkLoader::State::CurveOverData() const {
+  double low[kDimsMax], high[kDimsMax];
+  std::fill(low, low + kDimsMax, std::numeric_limits<double>::infinity());
+  std::fill(high, high + kDimsMax, -std::numeric_limits<double>::infinity());
+  for (uint64_t i = 0; i < ids.size(); ++i) {
+    const double* a = lo(i);
+    const double* b = hi(i);
+    for (uint32_t d = 0; d < spec.dims; ++d) {
+      const double centre = a[d] / 2 + b[d] / 2;
+      if (!std::isfinite(centre)) continue;
+      low[d] = std::min(low[d], centre);
+      high[d] = std::max(high[d], centre);
+    }
+  }
+  return HilbertCurve(spec.dims, low, high);
+}
+
+void BulkLoader::State::Sort() {
+  if (sorted) return;
+  const HilbertCurve curve = CurveOverData();
+  order.resize(ids.size());
+  const uint32_t threads = options.threads;
+  RunThreads(threads, [&](uint32_t t) {
+    const uint64_t end = ids.size() * (t + 1) / threads;
+    for (uint64_t i = ids.size() * t / threads; i < end; ++i) {
+      order[i] = KeyIndex{curve.Position(lo(i), hi(i)), static_cast<uint32_t>(i)};
+    }
+  });
+  RadixSort(&order, curve.position_bits());
+  sorted = true;
+}
+
+// Packs what Add took. All leaves are staged first, then filled by all threads.
+Status BulkLoader::State::PackAdded() {
+  const Shares shares(order.size(), leaf_packed, leaf.group_size);
+  XT_RETURN_IF_ERROR(ReserveAll(shares.nodes));
+  std::vector<NodeRef> nodes(shares.nodes);
+  for (NodeRef& node : nodes) XT_RETURN_IF_ERROR(Stage(0, &node));
+  leaves.Resize(shares.nodes);
+  const uint32_t threads = options.threads;
+  RunThreads(threads, [&](uint32_t t) {
+    EntryList list(spec.dims);
+    const uint64_t end = shares.nodes * (t + 1) / threads;
+    for (uint64_t n = shares.nodes * t / threads; n < end; ++n) {
+      list.Clear();
+      for (uint64_t e = shares.Begin(n); e < shares.Begin(n + 1); ++e) {
+        constexpr uint64_t kAhead = 16;
+        if (e + kAhead < order.size()) {
+          __builtin_prefetch(lo(order[e + kAhead].index));
+          __builtin_prefetch(&ids[order[e + kAhead].index]);
+        }
+        const uint32_t i = order[e].index;
+        list.Add(lo(i), hi(i), ids[i]);
+      }
+      leaf.Build(nodes[n].node, list, nullptr, list.size());
+      leaves.Set(n, leaf.Bounds(nodes[n].node), nodes[n].id);
+    }
+  });
+  return Status::Ok();
+}
+
+// Packs leaves from the front of `pending`; all of it at the end.
+Status BulkLoader::State::PackPending(bool all) {
+  // Two leaves' worth are kept back, so that the last ones can share.
+  const uint64_t keep = all ? 0 : 2 * uint64_t{leaf_packed};
+  const uint64_t use = pending.size() > keep ? pending.size() - keep : 0;
+  const Shares shares(all ? use : use / leaf_packed * leaf_packed, leaf_packed, leaf.group_size);
+  if (shares.entries == 0) return Status::Ok();
+  XT_RETURN_IF_ERROR(ReserveAll(shares.nodes));
+  std::vector<uint32_t> pick;
+  for (uint64_t n = 0; n < shares.nodes; ++n) {
+    pick.clear();
+    for (uint64_t e = shares.Begin(n); e < shares.Begin(n + 1); ++e) {
+      pick.push_back(static_cast<uint32_t>(e));
+    }
+    NodeRef node;
+    XT_RETURN_IF_ERROR(Stage(0, &node));
+    leaf.Build(node.node, pending, pick.data(), static_cast<uint32_t>(pick.size()));
+    leaves.Add(leaf.Bounds(node.node), node.id);
+  }
+  EntryList rest(spec.dims);
+  for (auto e = static_cast<uint32_t>(shares.entries); e < pending.size(); ++e) {
+    rest.Add(pending.lo(e), pending.hi(e), pending.id(e));
+  }
+  pending = std::move(rest);
+  return Status::Ok();
+}
+
+Status BulkLoader::AddSorted(const double* lo, const double* hi, const uint64_t* record_ids,
+                             uint32_t count) {
+  State& s = *state_;
+  XT_ASSERT(s.ids.empty());
+  // Packing comes first, since it may ask for memory; the batch is then taken without fail.
+  if (s.pending.size() >= 8 * s.leaf_packed) XT_RETURN_IF_ERROR(s.PackPending(false));
+  for (uint32_t i = 0; i < count; ++i) {
+    XT_ASSERT(record_ids[i] <= kRecordIdMax);
+    const double* key = lo + uint64_t{i} * s.spec.dims;
+    s.pending.Add(key, s.leaf.corners == 1 ? key : hi + uint64_t{i} * s.spec.dims, record_ids[i]);
+  }
+  s.sorted_entries += count;
+  return Status::Ok();
+}
+
+// Packs level after level until one node is left.
+Status BulkLoader::State::PackUpper(NodeRef* root, uint32_t* height) {
+  NodeList below = std::move(leaves);
+  uint32_t level = 0;
+  root->id = below.id(0);
+  EntryList list(spec.dims);
+  while (below.size() > 1) {
+    ++level;
+    NodeList above(spec.dims);
+    const Shares shares(below.size(), inner_packed, inner.group_size);
+    for (uint64_t n = 0; n < shares.nodes; ++n) {
+      list.Clear();
+      for (uint64_t c = shares.Begin(n); c < shares.Begin(n + 1); ++c) {
+        list.Add(below.Box(c), below.id(c).value);
+      }
+      NodeRef node;
+      XT_RETURN_IF_ERROR(Stage(level, &node));
+      inner.Build(node.node, list, nullptr, list.size());
+      above.Add(inner.Bounds(node.node), node.id);
+      *root = node;
+    }
+    below = std::move(above);
+  }
+  *height = level + 1;
+  return Status::Ok();
+}
+
+Status BulkLoader::Finish() {
+  State& s = *state_;
+  XT_ASSERT(!s.published);
+  const uint64_t entries = s.sorted_entries + s.ids.size();
+  if (entries == 0) return Status::Ok();
+  if (s.sorted_entries == 0) {
+    s.Sort();
+    XT_RETURN_IF_ERROR(s.PackAdded());
+  } else {
+    XT_RETURN_IF_ERROR(s.PackPending(true));
+  }
+  NodeRef root;
+  uint32_t height = 0;
+  XT_RETURN_IF_ERROR(s.PackUpper(&root, &height));
+  s.store->Publish();
+  s.published = true;
+  // A reader that finds the root must find its node, so the root is named after it is published.
+  TreeShared& shared = s.store->shared()->trees[s.tree];
+  shared.entries.store(entries, std::memory_order_relaxed);
+  shared.height.store(height, std::memory_order_relaxed);
+  for (uint32_t l = 0; l < height; ++l) {
+    shared.nodes_by_level[l].store(s.nodes_by_level[l], std::memory_order_relaxed);
+  }
+  shared.root.store(root.id.value, std::memory_order_release);
+  return Status::Ok();
+}
+
+}  // namespace xtree

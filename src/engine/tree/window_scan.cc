@@ -1,0 +1,139 @@
+#include "tree/window_scan.h"
+
+#include <algorithm>
+
+namespace xtree {
+
+Status WindowScan::Begin(EpochReader* reader, uint32_t tree, const Predicate& predicate) {
+  End();
+  const TreeShared& shared = store_->shared()->trees[tree];
+  leaf_ = &NodeLayout::For(shared.spec, true);
+  inner_ = &NodeLayout::For(shared.spec, false);
+  query_.Prepare(shared.spec, predicate);
+  if (query_.empty) return Status::Ok();
+  store_->windows()->Pin();
+  window_pinned_ = true;
+  pin_.Acquire(reader);
+  Result<uint64_t> epoch = store_->ReadEpoch();
+  if (!epoch.ok()) {
+    End();
+    return epoch.status();
+  }
+  epoch_ = *epoch;
+  const NodeId root{shared.root.load(std::memory_order_acquire)};
+  if (!root.valid()) return Status::Ok();
+  // A root made since the epoch was read is not there at this epoch: the tree was empty.
+  NodeRef node;
+  Status status = Resolve(root, &node);
+  if (status.ok()) {
+    stack_.push_back(root);
+  } else if (status.code() != Code::kNotFound) {
+    End();
+    return status;
+  }
+  return Status::Ok();
+}
+
+void WindowScan::End() {
+  stack_.clear();
+  pin_.Release();
+  if (window_pinned_) store_->windows()->Unpin();
+  window_pinned_ = false;
+}
+
+Status WindowScan::Resolve(NodeId id, NodeRef* node) {
+  *node = store_->TryLookup(id, epoch_);
+  if (XT_LIKELY(node->node != nullptr)) return Status::Ok();
+  XT_ASSIGN_OR_RETURN(*node, store_->Lookup(id, epoch_));
+  return Status::Ok();
+}
+
+void WindowScan::PrefetchAhead() {
+  // Two nodes ahead: the one after this is on its way already. Leaves matter, as they are the many
+  // and the cold ones; their group boxes are what is looked at first.
+  if (stack_.size() < 2) return;
+  store_->PrefetchNode(stack_[stack_.size() - 2], leaf_->boxes_offset,
+                       leaf_->ids_offset - leaf_->boxes_offset);
+}
+
+Status WindowScan::Descend(const NodeRef& node) {
+  for (uint32_t i = 0; i < 1u << node.order; ++i) {
+    const BlockHeader* block = node.block(i);
+    const uint32_t count = NodeLayout::BlockCount(block);
+    if (XT_UNLIKELY(count > inner_->block_capacity)) {
+      return Status::Corruption("block %u holds %u entries where %u fit", block->block_number,
+                                count, inner_->block_capacity);
+    }
+    uint64_t ids[kGroupsMax * kGroupSizeMax];
+    const uint32_t found = kernels_.children(*inner_, block, count, query_, ids);
+    // Last first, so that the stack hands them out in order.
+    for (uint32_t c = 0; c < found; ++c) store_->PrefetchEntry(NodeId{ids[c]});
+    for (uint32_t c = found; c > 0; --c) stack_.push_back(NodeId{ids[c - 1]});
+    if (count < inner_->block_capacity) break;
+  }
+  if (!stack_.empty()) {
+    store_->PrefetchNode(stack_.back(), leaf_->boxes_offset,
+                         leaf_->ids_offset - leaf_->boxes_offset);
+    PrefetchAhead();
+  }
+  return Status::Ok();
+}
+
+Status WindowScan::Emit(const NodeRef& node, uint64_t* record_ids, double* keys_lo,
+                        double* keys_hi, uint32_t* count) {
+  const uint32_t dims = leaf_->dims;
+  for (uint32_t i = 0; i < 1u << node.order; ++i) {
+    const BlockHeader* block = node.block(i);
+    const uint32_t entries = NodeLayout::BlockCount(block);
+    if (XT_UNLIKELY(entries > leaf_->block_capacity)) {
+      return Status::Corruption("block %u holds %u entries where %u fit", block->block_number,
+                                entries, leaf_->block_capacity);
+    }
+    if (keys_lo == nullptr && keys_hi == nullptr) {
+      *count += kernels_.leaf_ids(*leaf_, block, entries, query_, record_ids + *count);
+    } else {
+      uint16_t slots[kGroupsMax * kGroupSizeMax];
+      const uint32_t found = kernels_.leaf_slots(*leaf_, block, entries, query_, slots);
+      double lo[kDimsMax], hi[kDimsMax];
+      for (uint32_t f = 0; f < found; ++f) {
+        leaf_->ReadKey(block, slots[f], lo, hi);
+        const size_t at = size_t{*count + f} * dims;
+        if (keys_lo != nullptr) std::copy(lo, lo + dims, keys_lo + at);
+        if (keys_hi != nullptr) std::copy(hi, hi + dims, keys_hi + at);
+        record_ids[*count + f] = leaf_->Id(block, slots[f]);
+      }
+      *count += found;
+    }
+    if (entries < leaf_->block_capacity) break;
+  }
+  return Status::Ok();
+}
+
+Status WindowScan::Next(uint64_t* record_ids, double* keys_lo, double* keys_hi, uint32_t capacity,
+                        bool one_leaf, uint32_t* count) {
+  XT_ASSERT(capacity >= kScanBatchMin);
+  *count = 0;
+  while (!stack_.empty()) {
+    NodeRef node;
+    XT_RETURN_IF_ERROR(Resolve(stack_.back(), &node));
+    if (node.node->level > 0) {
+      stack_.pop_back();
+      XT_RETURN_IF_ERROR(Descend(node));
+      continue;
+    }
+    // The kernels may write a whole leaf's worth before they know how much matches.
+    const uint32_t room = leaf_->Capacity(node.order);
+    if (XT_UNLIKELY(room > kScanBatchMin)) {
+      return Status::Corruption("leaf in block %u has 2^%u blocks", node.node->block_number,
+                                node.order);
+    }
+    if (capacity - *count < room) return Status::Ok();
+    stack_.pop_back();
+    PrefetchAhead();
+    XT_RETURN_IF_ERROR(Emit(node, record_ids, keys_lo, keys_hi, count));
+    if (one_leaf && *count > 0) return Status::Ok();
+  }
+  return Status::Ok();
+}
+
+}  // namespace xtree
