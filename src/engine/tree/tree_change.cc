@@ -24,10 +24,13 @@ Result<NodeRef> TreeChange::Find(NodeId id, int level) const {
   return ref;
 }
 
-void TreeChange::Begin() {
+Status TreeChange::Begin() {
   XT_ASSERT(!active_);
+  // Also makes sure that every entry of the object table has an address in this process.
+  XT_RETURN_IF_ERROR(store_->ReadEpoch().status());
   store_->windows()->Pin();
   active_ = true;
+  return Status::Ok();
 }
 
 void TreeChange::CountNode(uint32_t level, uint32_t order, int delta) {
@@ -91,11 +94,6 @@ void TreeChange::SetRoot(NodeId root) {
 }
 
 namespace {
-// A stamped block promises that its CRC holds; from the first edit on it does not.
-void Unstamp(BlockHeader* block) {
-  if (BlockLsn(*block) != kLsnUnstamped) MarkUnstamped(block);
-}
-
 template <class T>
 void Add(std::atomic<T>* counter, int64_t delta) {
   // Only writers change it, one at a time: no need for a locked instruction.
@@ -104,13 +102,19 @@ void Add(std::atomic<T>* counter, int64_t delta) {
 }
 }  // namespace
 
+// A stamped block promises that its CRC holds; from the first edit on it does not.
+void TreeChange::BeforeEdit(BlockHeader* block) noexcept {
+  if (BlockLsn(*block) != kLsnUnstamped) MarkUnstamped(block);
+  store_->MarkTouched(block);
+}
+
 // The order is argued at the head of tree_change.h.
 void TreeChange::Apply() noexcept {
   XT_ASSERT(active_);
   const NodeLayout& inner = layout(1);
   for (uint32_t i = 0; i < widenings_; ++i) {
     BlockHeader* node = widen_[i].node;
-    Unstamp(NodeLayout::Block(node, widen_[i].entry / inner.block_capacity));
+    BeforeEdit(NodeLayout::Block(node, widen_[i].entry / inner.block_capacity));
     inner.WidenChild(node, widen_[i].entry, widen_box_);
   }
   if (root_changes_ && !new_root_.valid()) shared().root.store(0, std::memory_order_release);
@@ -121,7 +125,7 @@ void TreeChange::Apply() noexcept {
   if (append_leaf_ != nullptr) {
     const NodeLayout& leaf = layout(0);
     const uint32_t entry = leaf.Count(append_leaf_);
-    Unstamp(NodeLayout::Block(append_leaf_, entry / leaf.block_capacity));
+    BeforeEdit(NodeLayout::Block(append_leaf_, entry / leaf.block_capacity));
     leaf.Append(append_leaf_, append_key_.lo, append_key_.hi, append_id_);
   }
   ApplyStatistics();

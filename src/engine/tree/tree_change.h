@@ -41,7 +41,8 @@ class TreeChange {
   Result<NodeRef> Find(NodeId id, int level) const;
 
   // --- Preparing. Begin pins the windows until Apply or Discard, so addresses stay valid.
-  void Begin();
+  // kNeedMemory: other processes have grown the index's arrays.
+  Status Begin();
   bool active() const { return active_; }
   // Nodes that the store writes headers for; the caller fills them with NodeLayout::Build.
   Result<NodeRef> StageNew(uint32_t level, uint32_t order, uint32_t split_dims);
@@ -71,6 +72,7 @@ class TreeChange {
     return level > 0 && order > layout(level).base_order;
   }
   void CountNode(uint32_t level, uint32_t order, int delta);
+  void BeforeEdit(BlockHeader* block) noexcept;
   void ApplyStatistics() noexcept;
   void Reset();
 

@@ -1,7 +1,7 @@
 #include "tree/xtree.h"
 
-#include <bit>
 #include <cmath>
+#include <new>
 #include <vector>
 
 #include "tree/tree_change.h"
@@ -25,15 +25,29 @@ XTree::XTree(StoreInterface* store, uint32_t tree)
 
 XTree::~XTree() = default;
 
+namespace {
+// Runs a preparation; should memory run out in it, the change is taken back before that is passed on.
+template <class Prepare>
+Status Guarded(TreeChange* change, Prepare prepare) {
+  XT_RETURN_IF_ERROR(change->Begin());
+  try {
+    return prepare();
+  } catch (const std::bad_alloc&) {
+    change->Discard();
+    throw;
+  }
+}
+}  // namespace
+
 Status XTree::PrepareInsert(const Key& key, uint64_t record_id) {
-  pending_->change.Begin();
-  return pending_->insertion.Prepare(key, record_id);
+  return Guarded(&pending_->change,
+                 [&] { return pending_->insertion.Prepare(key, record_id); });
 }
 
 Status XTree::PrepareDelete(const Key& bound, const uint64_t* record_ids, uint32_t count,
                             uint32_t* found) {
-  pending_->change.Begin();
-  return pending_->deletion.Prepare(bound, record_ids, count, found);
+  return Guarded(&pending_->change,
+                 [&] { return pending_->deletion.Prepare(bound, record_ids, count, found); });
 }
 
 void XTree::Apply() noexcept { pending_->change.Apply(); }
@@ -64,6 +78,7 @@ bool HasEntry(const NodeLayout& layout, const BlockHeader* leaf, const Key& key,
 
 Result<bool> XTree::Contains(const Key& key, uint64_t record_id) const {
   const TreeChange& tree = pending_->change;
+  XT_RETURN_IF_ERROR(store_->ReadEpoch().status());
   if (!tree.root().valid()) return false;
   const WindowPin pin(store_->windows());
   const uint32_t dims = tree.spec().dims;
