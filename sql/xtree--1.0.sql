@@ -126,7 +126,7 @@ CREATE VIEW pg_stat_xtree AS
 		 JOIN pg_catalog.pg_am a ON a.oid = c.relam AND a.amname = 'xtree'
 		 JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
 		 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-		 CROSS JOIN LATERAL @extschema@.xtree_stats(i.indexrelid) s
+		 CROSS JOIN LATERAL xtree_stats(i.indexrelid) s
 	WHERE NOT pg_catalog.pg_is_other_temp_schema(c.relnamespace)
 		  AND (pg_catalog.pg_has_role(c.relowner, 'USAGE')
 			   OR pg_catalog.pg_has_role('pg_stat_scan_tables', 'USAGE'));
