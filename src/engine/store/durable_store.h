@@ -20,57 +20,41 @@
 #include "checkpoint/superblock.h"
 #include "object/epoch.h"
 #include "log/delta_log.h"
+#include "log/log_reader.h"
 #include "store/index_details.h"
-#include "store/store_interface.h"
+#include "store/node_store.h"
 
 namespace xtree {
 
-// Which log records count. Standalone: `host` false; frames count up to the last commit frame.
-// Host: a frame counts if its timeline is `current_timeline`, or its LSN is at most the end LSN of
-// its timeline (LSN 0 always counts); an unknown timeline is kBroken.
-struct TimelineEnd {
-  uint32_t timeline;
-  uint32_t reserved;
-  uint64_t end_lsn;
-};
-struct LoadPolicy {
-  bool host = false;
-  uint32_t current_timeline = 1;
-  const TimelineEnd* timelines = nullptr;
-  uint32_t timeline_count = 0;
-  uint64_t lsn_max = ~uint64_t{0};  // A capture LSN beyond it (the end of WAL) is kBroken.
-  Identity identity{};              // Compared with the superblock's when host.
-};
+// Entries of one block of the table directory: block numbers of table pages.
+inline constexpr uint32_t kDirectoryEntries = kBlockPayloadBytes / sizeof(uint32_t);
 
-class DurableStore final : public StoreInterface, public OperationLog {
+class DurableStore final : public NodeStore, public OperationLog {
  public:
   // Borrows everything. No I/O. `log_path` empty: no log (temp relations): nothing survives a crash.
   DurableStore(IndexShared* shared, FileSystem* fs, WindowBudget* budget, EpochShared* epochs,
-               std::string data_path, std::string log_path);
+               std::string data_path, std::string log_path, ChunkSource chunk_source);
   ~DurableStore() override;
 
   // Creates an empty index in (possibly existing, then overwritten) files: both superblocks, synced.
+  // An identity with a system id makes it a host's index, else it is standalone. kNeedMemory: provide
+  // the chunk and call again.
   Status Create(const IndexOptions& options, const Identity& identity, uint32_t timeline);
   // Superblock, object table, log replay. kNeedMemory: provide the chunk and call again (it resumes).
-  // kNotFound: no file or an empty one. kCorruption, kBroken, kUnsupported say why.
+  // kNotFound: no file or an empty one. kCorruption, kBroken, kUnsupported say why. After any other
+  // failure than kNeedMemory the shared half is of no use until ResetShared.
   Status Load(const LoadPolicy& policy);
+  // The superblock of an empty index.
+  static void FillEmptySuperblock(const IndexOptions& options, const Identity& identity,
+                                  bool has_log, Superblock* content);
 
   IndexDetails* details() { return &details_; }
-  WindowManager* data_windows() { return &windows_impl_; }
-
-  // --- Shared-memory chunks (base/shared_array.h).
-  const ChunkRequest& chunk_request() const { return request_; }
-  bool MissingChunk(ChunkRequest* request, uint64_t* ref) const;
-  void ProvideChunk(uint32_t array, uint32_t level, uint64_t ref, void* address);
+  DeltaLog* log() { return &log_; }
+  // Unmaps the windows of both files. No pin may be held.
+  void DropWindows();
 
   // --- StoreInterface.
-  Result<NodeRef> StageNew(uint32_t tree, uint8_t level, uint32_t order) override;
-  Result<NodeRef> StageVersion(NodeId id, uint32_t tree, uint8_t level, uint32_t order) override;
-  Status StageFree(NodeId id) override;
-  bool has_staged() const override;
-  void Publish() noexcept override;
   void Discard() noexcept override;
-  Status ReserveNodes(uint64_t nodes, uint32_t order) override;
 
   // --- OperationLog.
   Status ReserveFrame(uint32_t payload_bytes) override;
@@ -78,30 +62,74 @@ class DurableStore final : public StoreInterface, public OperationLog {
                     uint64_t lsn) noexcept override;
   void AppendDelete(uint32_t tree, const KeySpec& spec, const Key& bound,
                     const uint64_t* record_ids, uint32_t count, uint64_t lsn) noexcept override;
+  // Standalone: what was applied so far is committed once the log is synced. REQUIRES:
+  // ReserveFrame(0).
   void AppendCommit() noexcept;
+  uint32_t ops_since_commit() const { return shared_->capture.ops_since_commit; }
   Status SyncLog();            // Plain fdatasync of the log file.
   uint64_t log_bytes() const;  // Since the last capture: what decides a fold.
 
-  // --- Folds. One at a time (FoldBegin returns kBusy otherwise).
+  // --- Folds. One at a time (FoldBegin returns kBusy otherwise). A failed sync latches the index:
+  // FoldBegin then returns kIoError until the index is loaded again, since the kernel reports a lost
+  // page only once. Operations go on; the previous capture and the whole log stay.
+  // kBusy also for a standalone index with operations that are not committed.
   Status FoldBegin();                   // Writer lock. Fixes the capture, writes table page images
                                         // into fresh blocks, rotates the log.
   uint64_t fold_lsn() const;            // The host flushes its WAL to here before FoldPublish.
   Status FoldWrite(uint32_t blocks_max, bool* done);  // No lock. Stamps nodes, then syncs the data
                                         // file when done; in steps so that a host can be interrupted.
   Status FoldPublish();                 // No lock. Writes and syncs the other superblock.
-  void FoldEnd(bool published);         // Writer lock. Frees what only the old capture used (or, if
+  void FoldEnd(bool published) noexcept;  // Writer lock. Frees what only the old capture used (or, if
                                         // not published, what the failed one took).
-
-  // Writes both superblocks for the present state and syncs all, with no concurrent user: bulk build.
+  // All four steps, and a second sync so that both slots name this capture: bulk build. With no
+  // concurrent user.
   Status WriteCaptureInPlace();
-  // Durable mark: both superblocks say broken.
+
+  // Durable mark: both superblocks say broken. Every use then fails with kBroken.
   Status MarkBroken();
 
+  // --- Blocks that changes have touched, for the host's checksums (capi.h, XtTouched).
+  void TrackTouched(bool enabled);
+  bool NextTouched(uint32_t* block, bool* in_log, void** page);
+
+  // Verifies header and CRC of every block that the index refers to, and that space is accounted
+  // for. Writer lock. Appends to `problems`.
+  Status CheckBlocks(std::vector<std::string>* problems);
+
  private:
-  struct Impl;
-  WindowManager windows_impl_;
-  ChunkRequest request_{};
-  std::unique_ptr<Impl> impl_;
+  struct Fold;         // A capture in the making (durable_fold.cc).
+  struct LoadState;    // What a Load that must be continued has reached (durable_load.cc).
+
+  bool host() const { return (shared_->flags & kIndexFlagHost) != 0; }
+  Result<std::byte*> MapSuperblock(uint32_t slot);
+  Status SyncData();
+
+  // durable_load.cc
+  Status LoadSuperblock(const LoadPolicy& policy);
+  Status LoadTable();
+  Status LoadDirectory(uint32_t index);
+  Status LoadTablePage(uint32_t page, uint32_t block);
+  Status VerifyTableBlock(uint32_t block, BlockKind kind, uint64_t index, const char* what);
+  Status Replay(const LoadPolicy& policy);
+  Status ReplayOne(const LogRecord& record);
+
+  // durable_fold.cc
+  Status FoldAllowed() const;
+  Status CaptureTable();
+  Status CapturePage(uint32_t page);
+  Status CaptureDirectory(uint32_t index, const Superblock& previous);
+  void FillSuperblock(Superblock* content) const;
+  Status StampImage(size_t image, uint32_t* blocks, uint32_t* low, uint32_t* high);
+  void Stamp(BlockHeader* header, uint32_t* low, uint32_t* high);
+  void PublishedFold() noexcept;
+  void UndoCapture() noexcept;
+  void MarkNodesUnstamped() noexcept;
+
+  FileSystem* const fs_;
+  DeltaLog log_;
+  std::unique_ptr<Fold> fold_;
+  std::unique_ptr<LoadState> load_;
+  std::vector<uint32_t> stamped_;  // While touched blocks are tracked: those that a fold stamped.
   IndexDetails details_;
 };
 

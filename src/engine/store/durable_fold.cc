@@ -1,0 +1,347 @@
+// Folds: making a capture durable (src/README.md, "Checkpoints (folds)").
+#include <algorithm>
+#include <cstring>
+
+#include "store/durable_internal.h"
+#include "store/durable_store.h"
+
+namespace xtree {
+
+namespace {
+
+EntryWord* PageWords(std::byte* block) {
+  return reinterpret_cast<EntryWord*>(block + sizeof(BlockHeader));
+}
+static_assert(kTablePageEntries * sizeof(EntryWord) <= kBlockPayloadBytes);
+
+}  // namespace
+
+Status DurableStore::FoldAllowed() const {
+  const char* path = windows_->path().c_str();
+  if (shared_->broken.load(std::memory_order_relaxed) != 0) {
+    return Status::Make(Code::kBroken, "index \"%s\" is marked broken", path);
+  }
+  if (shared_->flags & kIndexFlagLatched) {
+    return Status::Make(Code::kIoError, "an earlier sync of file \"%s\" has failed", path);
+  }
+  if (shared_->capture.fold_running.load(std::memory_order_relaxed) != 0 || has_staged()) {
+    return Status::Make(Code::kBusy, "index \"%s\" is being folded or changed", path);
+  }
+  if (!host() && shared_->capture.ops_since_commit != 0) {
+    return Status::Make(Code::kBusy, "index \"%s\" has operations that are not committed", path);
+  }
+  return Status::Ok();
+}
+
+Status DurableStore::FoldBegin() {
+  XT_RETURN_IF_ERROR(FoldAllowed());
+  XT_ASSERT(fold_ == nullptr);
+  fold_ = std::make_unique<Fold>();
+  WindowPin pin(windows_);
+  FillSuperblock(&fold_->content);
+  const Status status = CaptureTable();
+  if (!status.ok()) {
+    UndoCapture();
+    fold_.reset();
+    return status;
+  }
+  // Nothing fails from here on.
+  fold_->log_bytes = log_bytes();
+  fold_->content.log_start_seq = log_.Rotate(fold_->content.capture_id);
+  shared_->capture.pending_epoch.store(fold_->content.epoch, std::memory_order_release);
+  shared_->capture.fold_running.store(1, std::memory_order_relaxed);
+  return Status::Ok();
+}
+
+void DurableStore::FillSuperblock(Superblock* content) const {
+  std::memset(static_cast<void*>(content), 0, sizeof(*content));
+  content->sequence = shared_->capture.sequence + 1;
+  content->identity = shared_->identity;
+  content->capture_id = NewCaptureId();
+  content->capture_lsn = shared_->applied_lsn.load(std::memory_order_relaxed);
+  content->epoch = shared_->published_epoch.load(std::memory_order_relaxed);
+  content->leaf_fill_percent = shared_->leaf_fill_percent;
+  for (uint32_t t = 0; t < kTrees; ++t) {
+    const TreeShared& from = shared_->trees[t];
+    SuperblockTree& to = content->trees[t];
+    to.dims = from.spec.dims;
+    to.coord = from.spec.coord;
+    to.kind = from.spec.kind;
+    to.root = from.root.load(std::memory_order_relaxed);
+    to.entries = from.entries.load(std::memory_order_relaxed);
+    to.height = from.height.load(std::memory_order_relaxed);
+    to.supernodes = from.supernodes.load(std::memory_order_relaxed);
+    for (uint32_t l = 0; l < kTreeLevelsMax; ++l) {
+      to.nodes_by_level[l] = from.nodes_by_level[l].load(std::memory_order_relaxed);
+    }
+  }
+}
+
+Status DurableStore::CaptureTable() {
+  Fold& fold = *fold_;
+  const uint32_t pages = table()->pages();
+  const uint32_t directories = (pages + kDirectoryEntries - 1) / kDirectoryEntries;
+  if (directories > kDirectoryBlocksMax) {
+    return Status::Make(Code::kNoSpace, "index \"%s\" has too many nodes for its table directory",
+                        windows_->path().c_str());
+  }
+  // A page that was claimed but never published from is clean, yet the directory must name it.
+  const auto changed = [&](uint32_t page) {
+    const TablePageInfo& info = table()->page_info(page);
+    return info.dirty.load(std::memory_order_relaxed) != 0 || info.disk_block == 0;
+  };
+  size_t count = 0;
+  for (uint32_t page = 0; page < pages; ++page) count += changed(page);
+  fold.images.reserve(count);
+  fold.directories.reserve(directories);
+  for (uint32_t page = 0; page < pages; ++page) {
+    if (changed(page)) XT_RETURN_IF_ERROR(CapturePage(page));
+  }
+  Superblock previous;
+  XT_ASSIGN_OR_RETURN(std::byte* slot, MapSuperblock(shared_->capture.superblock_slot));
+  std::memcpy(static_cast<void*>(&previous), slot, sizeof(previous));
+  XT_ASSERT(previous.directory_count == shared_->capture.directory_blocks);
+  fold.content.table_pages = pages;
+  fold.content.directory_count = directories;
+  for (uint32_t i = 0; i < directories; ++i) {
+    XT_RETURN_IF_ERROR(CaptureDirectory(i, previous));
+  }
+  return Status::Ok();
+}
+
+Status DurableStore::CapturePage(uint32_t page) {
+  TablePageInfo& info = table()->page_info(page);
+  XT_ASSIGN_OR_RETURN(const uint32_t block, AllocateExtent(0));
+  fold_->images.push_back(Fold::Image{page, block, info.disk_block});
+  std::byte* address = windows_->BlockAddress(block);
+  auto* header = reinterpret_cast<BlockHeader*>(address);
+  InitBlock(header, BlockKind::kTablePage, block);
+  header->node_id = page;
+  header->birth_epoch = fold_->content.epoch;
+  header->split_dims = info.shard;
+  header->count = kTablePageEntries;
+  table()->EncodePage(page, PageWords(address));
+  info.dirty.store(0, std::memory_order_relaxed);
+  return Status::Ok();
+}
+
+// Writes directory block `index` if any of its pages has moved; else the capture shares the one of
+// the previous capture.
+Status DurableStore::CaptureDirectory(uint32_t index, const Superblock& previous) {
+  Fold& fold = *fold_;
+  const uint32_t first = index * kDirectoryEntries;
+  const uint32_t end = std::min(first + kDirectoryEntries, fold.content.table_pages);
+  auto image = std::lower_bound(fold.images.begin(), fold.images.end(), first,
+                                [](const Fold::Image& i, uint32_t page) { return i.page < page; });
+  const bool existed = index < previous.directory_count;
+  if (existed && (image == fold.images.end() || image->page >= end)) {
+    fold.content.directory[index] = previous.directory[index];
+    return Status::Ok();
+  }
+  XT_ASSIGN_OR_RETURN(const uint32_t block, AllocateExtent(0));
+  fold.directories.push_back(
+      Fold::Directory{index, block, existed ? previous.directory[index] + 1 : 0});
+  fold.content.directory[index] = block;
+  std::byte* address = windows_->BlockAddress(block);
+  auto* header = reinterpret_cast<BlockHeader*>(address);
+  InitBlock(header, BlockKind::kTableDir, block);
+  header->node_id = index;
+  header->birth_epoch = fold.content.epoch;
+  header->count = end - first;
+  auto* entries = reinterpret_cast<uint32_t*>(address + sizeof(BlockHeader));
+  for (uint32_t page = first; page < end; ++page) {
+    if (image != fold.images.end() && image->page == page) {
+      entries[page - first] = image->block;
+      ++image;
+    } else {
+      entries[page - first] = table()->page_info(page).disk_block - 1;
+    }
+  }
+  return Status::Ok();
+}
+
+uint64_t DurableStore::fold_lsn() const {
+  XT_ASSERT(fold_ != nullptr);
+  return fold_->content.capture_lsn;
+}
+
+void DurableStore::Stamp(BlockHeader* header, uint32_t* low, uint32_t* high) {
+  // A stamped block of a node has been stamped by the host, after its last change.
+  if (BlockLsn(*header) == kLsnUnstamped) {
+    StampBlock(header, fold_->content.capture_lsn);
+    if (track_touched_) stamped_.push_back(header->block_number);
+  }
+  *low = std::min(*low, header->block_number);
+  *high = std::max(*high, header->block_number);
+}
+
+// Stamps one page image and the nodes that it refers to and that the durable capture does not have.
+// Those are immutable now. Comparing the words avoids touching the others, which may be cold.
+Status DurableStore::StampImage(size_t image, uint32_t* blocks, uint32_t* low, uint32_t* high) {
+  const Fold::Image& i = fold_->images[image];
+  XT_ASSIGN_OR_RETURN(std::byte* address, windows_->MapBlock(i.block));
+  const EntryWord* words = PageWords(address);
+  const EntryWord* old_words = nullptr;
+  if (i.old_block != 0) {
+    XT_ASSIGN_OR_RETURN(std::byte* old_address, windows_->MapBlock(i.old_block - 1));
+    old_words = PageWords(old_address);
+  }
+  for (uint32_t e = 0; e < kTablePageEntries; ++e) {
+    const EntryWord word = words[e];
+    if (!(word & kWordLive) || (old_words != nullptr && old_words[e] == word)) continue;
+    XT_ASSIGN_OR_RETURN(std::byte* node, windows_->MapBlock(WordBlock(word)));
+    for (uint32_t b = 0; b < 1u << WordOrder(word); ++b) {
+      auto* header = reinterpret_cast<BlockHeader*>(node + uint64_t{b} * kBlockBytes);
+      XT_ASSERT(header->birth_epoch <= fold_->content.epoch);
+      Stamp(header, low, high);
+      ++*blocks;
+    }
+  }
+  Stamp(reinterpret_cast<BlockHeader*>(address), low, high);
+  ++*blocks;
+  return Status::Ok();
+}
+
+Status DurableStore::FoldWrite(uint32_t blocks_max, bool* done) {
+  XT_ASSERT(fold_ != nullptr && !fold_->publish_tried);
+  Fold& fold = *fold_;
+  *done = false;
+  WindowPin pin(windows_);
+  uint32_t blocks = 0;
+  uint32_t low = UINT32_MAX;
+  uint32_t high = 0;
+  for (; fold.next_image < fold.images.size() && blocks < blocks_max; ++fold.next_image) {
+    XT_RETURN_IF_ERROR(StampImage(fold.next_image, &blocks, &low, &high));
+  }
+  const bool last = fold.next_image == fold.images.size();
+  if (last) {
+    for (const Fold::Directory& directory : fold.directories) {
+      XT_ASSIGN_OR_RETURN(std::byte* address, windows_->MapBlock(directory.block));
+      Stamp(reinterpret_cast<BlockHeader*>(address), &low, &high);
+    }
+  }
+  // Write-back of what is stamped runs beside the stamping of the rest.
+  for (uint32_t w = low / kWindowBlocks; !last && low <= high && w <= high / kWindowBlocks; ++w) {
+    const uint32_t first = std::max(low, w * kWindowBlocks);
+    const uint32_t end = std::min(high + 1, (w + 1) * kWindowBlocks);
+    fs_->StartWriteback(windows_->SegmentPath(w).c_str(),
+                        uint64_t{first % kWindowBlocks} * kBlockBytes,
+                        uint64_t{end - first} * kBlockBytes);
+  }
+  if (!last) return Status::Ok();
+  Status status = SyncData();
+  if (!status.ok()) {
+    fold.sync_failed = true;
+    return status;
+  }
+  *done = true;
+  return Status::Ok();
+}
+
+Status DurableStore::FoldPublish() {
+  XT_ASSERT(fold_ != nullptr && !fold_->sync_failed);
+  WindowPin pin(windows_);
+  const uint32_t slot = 1 - shared_->capture.superblock_slot;
+  XT_ASSIGN_OR_RETURN(std::byte* block, MapSuperblock(slot));
+  fold_->publish_tried = true;
+  WriteSuperblock(fold_->content, slot, block);
+  Status status = fs_->Sync(windows_->path().c_str());
+  if (!status.ok()) fold_->sync_failed = true;
+  return status;
+}
+
+void DurableStore::FoldEnd(bool published) noexcept {
+  if (fold_ == nullptr) return;
+  WindowPin pin(windows_);
+  CaptureShared& capture = shared_->capture;
+  if (published) {
+    XT_ASSERT(fold_->publish_tried && !fold_->sync_failed);
+    PublishedFold();
+  } else if (fold_->publish_tried) {
+    // Whether the new superblock is on disk is not known. So both captures, and the whole log, stay
+    // as they are; space is found again at the next load.
+    shared_->flags |= kIndexFlagLatched;
+  } else {
+    if (fold_->sync_failed) shared_->flags |= kIndexFlagLatched;
+    MarkNodesUnstamped();
+    UndoCapture();
+    capture.pending_epoch.store(capture.durable_epoch.load(std::memory_order_relaxed),
+                                std::memory_order_release);
+    ReleaseCaptured();
+  }
+  fold_.reset();
+  capture.fold_running.store(0, std::memory_order_relaxed);
+}
+
+// The capture is durable: everything that only the previous one needed goes.
+void DurableStore::PublishedFold() noexcept {
+  const Fold& fold = *fold_;
+  CaptureShared& capture = shared_->capture;
+  const uint32_t slot = 1 - capture.superblock_slot;
+  // The other slot follows without a sync: the next fold's first sync covers it before the slot
+  // just published is the one to be overwritten.
+  auto other = MapSuperblock(capture.superblock_slot);
+  if (other.ok()) WriteSuperblock(fold.content, capture.superblock_slot, *other);
+  if (track_touched_) stamped_.insert(stamped_.end(), {0, 1});
+  for (const Fold::Image& image : fold.images) {
+    table()->page_info(image.page).disk_block = image.block + 1;
+    if (image.old_block != 0) FreeExtent(image.old_block - 1, 0);
+  }
+  for (const Fold::Directory& directory : fold.directories) {
+    if (directory.old_block != 0) FreeExtent(directory.old_block - 1, 0);
+  }
+  capture.superblock_slot = slot;
+  capture.capture_id = fold.content.capture_id;
+  capture.sequence = fold.content.sequence;
+  capture.directory_blocks = fold.content.directory_count;
+  capture.capture_lsn.store(fold.content.capture_lsn, std::memory_order_relaxed);
+  capture.durable_epoch.store(fold.content.epoch, std::memory_order_release);
+  capture.folds.fetch_add(1, std::memory_order_relaxed);
+  ReleaseCaptured();
+  Reclaim(UINT64_MAX);
+  log_.Recycle(fold.content.log_start_seq, fold.log_bytes);
+  allocator()->ScrubStep(UINT32_MAX);
+  allocator()->ReturnFreeSpace();
+}
+
+void DurableStore::UndoCapture() noexcept {
+  for (const Fold::Image& image : fold_->images) {
+    FreeExtent(image.block, 0);
+    table()->page_info(image.page).dirty.store(1, std::memory_order_relaxed);
+  }
+  for (const Fold::Directory& directory : fold_->directories) FreeExtent(directory.block, 0);
+}
+
+// The nodes of a capture that failed may be changed in place again, so their stamps no longer hold.
+void DurableStore::MarkNodesUnstamped() noexcept {
+  const uint64_t durable = shared_->capture.durable_epoch.load(std::memory_order_relaxed);
+  for (size_t i = 0; i < std::min(fold_->next_image + 1, fold_->images.size()); ++i) {
+    auto image = windows_->MapBlock(fold_->images[i].block);
+    if (!image.ok()) continue;
+    const EntryWord* words = PageWords(*image);
+    for (uint32_t e = 0; e < kTablePageEntries; ++e) {
+      if (!(words[e] & kWordLive)) continue;
+      auto node = windows_->MapBlock(WordBlock(words[e]));
+      if (!node.ok()) continue;
+      for (uint32_t b = 0; b < 1u << WordOrder(words[e]); ++b) {
+        auto* header = reinterpret_cast<BlockHeader*>(*node + uint64_t{b} * kBlockBytes);
+        if (header->birth_epoch > durable) MarkUnstamped(header);
+      }
+    }
+  }
+}
+
+Status DurableStore::WriteCaptureInPlace() {
+  XT_RETURN_IF_ERROR(FoldBegin());
+  bool done = false;
+  Status status;
+  while (status.ok() && !done) status = FoldWrite(UINT32_MAX, &done);
+  if (status.ok()) status = FoldPublish();
+  FoldEnd(status.ok());
+  if (!status.ok()) return status;
+  status = fs_->Sync(windows_->path().c_str());
+  if (!status.ok()) shared_->flags |= kIndexFlagLatched;
+  return status;
+}
+
+}  // namespace xtree

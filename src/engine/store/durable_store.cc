@@ -1,0 +1,273 @@
+// Creation, the operation log, the broken mark, checks. Folds are in durable_fold.cc, recovery in
+// durable_load.cc.
+#include "store/durable_store.h"
+
+#include <algorithm>
+#include <cinttypes>
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+
+#include "store/durable_internal.h"
+
+namespace xtree {
+
+DurableStore::DurableStore(IndexShared* shared, FileSystem* fs, WindowBudget* budget,
+                           EpochShared* epochs, std::string data_path, std::string log_path,
+                           ChunkSource chunk_source)
+    : NodeStore(shared, fs, budget, epochs, std::move(data_path), chunk_source),
+      fs_(fs),
+      log_(&shared->log, fs, budget, std::move(log_path)),
+      details_(this, this) {}
+
+DurableStore::~DurableStore() = default;
+
+void DurableStore::DropWindows() {
+  windows_->DropAll();
+  log_.windows()->DropAll();
+}
+
+Result<std::byte*> DurableStore::MapSuperblock(uint32_t slot) {
+  XT_ASSERT(slot < kSuperblockSlots);
+  return windows_->MapBlock(slot);
+}
+
+// fdatasync of every file segment.
+Status DurableStore::SyncData() {
+  const uint32_t windows = (allocator()->file_blocks() + kWindowBlocks - 1) / kWindowBlocks;
+  for (uint32_t w = 0; w < windows; ++w) {
+    XT_RETURN_IF_ERROR(fs_->Sync(windows_->SegmentPath(w).c_str()));
+  }
+  return Status::Ok();
+}
+
+// --- Creation.
+
+void DurableStore::FillEmptySuperblock(const IndexOptions& options, const Identity& identity,
+                                       bool has_log, Superblock* content) {
+  std::memset(static_cast<void*>(content), 0, sizeof(*content));
+  content->sequence = 1;
+  content->identity = identity;
+  content->capture_id = NewCaptureId();
+  content->epoch = 1;
+  content->log_start_seq = has_log ? 1 : 0;
+  content->leaf_fill_percent = options.leaf_fill_percent;
+  const KeySpec null_spec{1, CoordType::kF64, KeyKind::kPoint};
+  for (uint32_t t = 0; t < kTrees; ++t) {
+    const KeySpec& spec = t == kTreeMain ? options.spec : null_spec;
+    content->trees[t].dims = spec.dims;
+    content->trees[t].coord = spec.coord;
+    content->trees[t].kind = spec.kind;
+  }
+}
+
+Status DurableStore::Create(const IndexOptions& options, const Identity& identity,
+                            uint32_t timeline) {
+  XT_RETURN_IF_ERROR(ReserveSegments(0));
+  // Whatever the file held goes first, from its end, so that no segment is left without the ones
+  // before it.
+  const std::string& path = windows_->path();
+  uint32_t files = 0;
+  while (files < kWindowsMax && fs_->Stat(windows_->SegmentPath(files).c_str()).ok()) ++files;
+  for (uint32_t w = files; w-- > 0;) {
+    XT_RETURN_IF_ERROR(fs_->Truncate(windows_->SegmentPath(w).c_str(), 0));
+  }
+  Superblock content;
+  FillEmptySuperblock(options, identity, log_.enabled(), &content);
+  XT_RETURN_IF_ERROR(log_.Reset(content.capture_id, timeline));
+  XT_RETURN_IF_ERROR(allocator()->CreateFile());
+  for (uint32_t slot = 0; slot < kSuperblockSlots; ++slot) {
+    XT_ASSIGN_OR_RETURN(std::byte* block, MapSuperblock(slot));
+    WriteSuperblock(content, slot, block);
+  }
+  XT_RETURN_IF_ERROR(fs_->Sync(path.c_str()));
+  XT_RETURN_IF_ERROR(fs_->SyncDirectory(path.c_str()));
+  shared_->identity = identity;
+  shared_->flags = identity.system_id != 0 ? kIndexFlagHost : 0;
+  CaptureShared& capture = shared_->capture;
+  capture.durable_epoch.store(content.epoch, std::memory_order_relaxed);
+  capture.pending_epoch.store(content.epoch, std::memory_order_relaxed);
+  capture.capture_id = content.capture_id;
+  capture.sequence = content.sequence;
+  // Last: it makes the index usable.
+  return InitShared(shared_, options);
+}
+
+// --- The operation log.
+
+void DurableStore::Discard() noexcept {
+  NodeStore::Discard();
+  log_.Unreserve();
+}
+
+Status DurableStore::ReserveFrame(uint32_t payload_bytes) {
+  return log_.Reserve(payload_bytes);
+}
+
+namespace {
+
+std::byte* PutBytes(std::byte* to, const void* from, size_t bytes) {
+  std::memcpy(to, from, bytes);
+  return to + bytes;
+}
+
+}  // namespace
+
+void DurableStore::AppendInsert(uint32_t tree, const KeySpec& spec, const Key& key,
+                                uint64_t record_id, uint64_t lsn) noexcept {
+  NoteApplied(shared_, lsn);
+  if (!log_.enabled()) return;
+  const uint32_t corner = spec.dims * sizeof(double);
+  const uint32_t corners = spec.kind == KeyKind::kPoint ? 1 : 2;
+  std::byte* to =
+      log_.AppendBegin(OpType::kInsert, tree, sizeof(uint64_t) + corners * corner, lsn);
+  to = PutBytes(to, &record_id, sizeof(record_id));
+  to = PutBytes(to, key.lo, corner);
+  if (corners == 2) PutBytes(to, key.hi, corner);
+  log_.AppendEnd();
+  ++shared_->capture.ops_since_commit;
+}
+
+void DurableStore::AppendDelete(uint32_t tree, const KeySpec& spec, const Key& bound,
+                                const uint64_t* record_ids, uint32_t count,
+                                uint64_t lsn) noexcept {
+  NoteApplied(shared_, lsn);
+  if (!log_.enabled()) return;
+  const uint32_t corner = spec.dims * sizeof(double);
+  const uint64_t count_word = count;
+  std::byte* to = log_.AppendBegin(
+      OpType::kDelete, tree,
+      static_cast<uint32_t>(sizeof(uint64_t)) * (1 + count) + 2 * corner, lsn);
+  to = PutBytes(to, &count_word, sizeof(count_word));
+  to = PutBytes(to, bound.lo, corner);
+  to = PutBytes(to, bound.hi, corner);
+  PutBytes(to, record_ids, size_t{count} * sizeof(uint64_t));
+  log_.AppendEnd();
+  ++shared_->capture.ops_since_commit;
+}
+
+void DurableStore::AppendCommit() noexcept {
+  log_.AppendCommit();
+  shared_->capture.ops_since_commit = 0;
+}
+
+Status DurableStore::SyncLog() { return log_.Sync(); }
+
+uint64_t DurableStore::log_bytes() const {
+  return shared_->log.bytes.load(std::memory_order_relaxed);
+}
+
+// --- Marks and checks.
+
+Status DurableStore::MarkBroken() {
+  // In memory first: whatever happens to the disk, nobody gets a short answer from now on.
+  shared_->broken.store(1, std::memory_order_relaxed);
+  auto info = fs_->Stat(windows_->path().c_str());
+  XT_RETURN_IF_ERROR(info.status());
+  if (info->size_bytes < kSuperblockSlots * kBlockBytes) {
+    return Status::NotFound("file \"%s\" has no superblocks", windows_->path().c_str());
+  }
+  WindowPin pin(windows_);
+  for (uint32_t slot = 0; slot < kSuperblockSlots; ++slot) {
+    XT_ASSIGN_OR_RETURN(std::byte* block, MapSuperblock(slot));
+    if (!CheckSuperblock(block, slot, windows_->path().c_str()).ok()) continue;
+    Superblock content;
+    std::memcpy(static_cast<void*>(&content), block, sizeof(content));
+    content.broken = 1;
+    WriteSuperblock(content, slot, block);
+  }
+  return fs_->Sync(windows_->path().c_str());
+}
+
+void DurableStore::TrackTouched(bool enabled) {
+  NodeStore::TrackTouched(enabled);
+  log_.TrackTouched(enabled);
+}
+
+bool DurableStore::NextTouched(uint32_t* block, bool* in_log, void** page) {
+  BlockHeader* header = log_.NextTouched(block);
+  *in_log = header != nullptr;
+  while (header == nullptr) {
+    if (!stamped_.empty()) {
+      *block = stamped_.back();
+      stamped_.pop_back();
+    } else if (!NodeStore::NextTouched(block)) {
+      break;
+    }
+    if (*block >= allocator()->file_blocks()) continue;  // Given back since.
+    auto address = windows_->MapBlock(*block);
+    if (!address.ok()) continue;
+    auto* candidate = reinterpret_cast<BlockHeader*>(*address);
+    if (candidate->kind != BlockKind::kFree) header = candidate;
+  }
+  if (header == nullptr) return false;
+  // The caller sets LSN and host checksum, neither of which the engine's CRC covers; so the block is
+  // whole then, and verifies when it is loaded.
+  StampBlock(header, kLsnUnstamped);
+  *page = header;
+  return true;
+}
+
+namespace {
+
+constexpr size_t kProblemsMax = 100;
+
+void AddProblem(std::vector<std::string>* problems, const char* format, ...) XT_PRINTF(2, 3);
+void AddProblem(std::vector<std::string>* problems, const char* format, ...) {
+  if (problems->size() >= kProblemsMax) return;
+  char text[400];
+  va_list args;
+  va_start(args, format);
+  std::vsnprintf(text, sizeof(text), format, args);
+  va_end(args);
+  problems->push_back(text);
+}
+
+}  // namespace
+
+Status DurableStore::CheckBlocks(std::vector<std::string>* problems) {
+  WindowPin pin(windows_);
+  uint64_t expected = kSuperblockSlots;
+  const uint32_t pages = table()->pages();
+  for (uint32_t page = 0; page < pages; ++page) {
+    if (table()->page_info(page).disk_block != 0) ++expected;
+    for (uint32_t i = 0; i < kTablePageEntries; ++i) {
+      const EntryWord word =
+          entries_[uint64_t{page} * kTablePageEntries + i].word.load(std::memory_order_acquire);
+      if (!(word & kWordLive)) continue;
+      expected += (word & kWordDead) ? 0 : uint64_t{1} << WordOrder(word);
+      for (uint32_t b = 0; b < 1u << WordOrder(word); ++b) {
+        const uint32_t block = WordBlock(word) + b;
+        XT_ASSIGN_OR_RETURN(std::byte* address, windows_->MapBlock(block));
+        const auto* header = reinterpret_cast<const BlockHeader*>(address);
+        if (header->block_number != block || header->extent_index != b) {
+          AddProblem(problems, "block %u says that it is block %u, number %u of its extent", block,
+                     header->block_number, header->extent_index);
+        }
+        // Only what a capture holds is immutable, so only that has a CRC that must hold.
+        const char* why = nullptr;
+        if (!IsMutable(header) && BlockLsn(*header) != kLsnUnstamped &&
+            !VerifyBlock(header, block, &why)) {
+          AddProblem(problems, "block %u is damaged: %s", block, why);
+        }
+      }
+    }
+  }
+  const uint32_t queues[] = {shared_->table.waiting_readers.head,
+                             shared_->table.waiting_capture.head};
+  for (uint32_t record : queues) {
+    for (; record != 0; record = table()->record(record).next) {
+      expected += uint64_t{1} << WordOrder(table()->record(record).word);
+    }
+  }
+  expected += shared_->capture.directory_blocks;
+  const bool quiet = shared_->capture.fold_running.load(std::memory_order_relaxed) == 0 &&
+                     (shared_->flags & kIndexFlagLatched) == 0;
+  if (quiet && expected != allocator()->used_blocks()) {
+    AddProblem(problems, "%" PRIu64 " blocks are referred to, but %u are taken", expected,
+               allocator()->used_blocks());
+  }
+  return Status::Ok();
+}
+
+}  // namespace xtree
