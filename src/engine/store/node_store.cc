@@ -148,6 +148,10 @@ Status NodeStore::InitShared(IndexShared* shared, const IndexOptions& options) {
 // --- Capacity.
 
 Status NodeStore::ReservePages(uint64_t pages) {
+  if (pages * kTablePageEntries > UINT32_MAX) {
+    return Status::Make(Code::kNoSpace, "index \"%s\" has reached its largest number of nodes",
+                        windows_->path().c_str());
+  }
   XT_RETURN_IF_ERROR(Grow(&page_infos_, kArrayPageInfos, pages));
   return Grow(&entries_, kArrayEntries, pages * kTablePageEntries);
 }
