@@ -13,7 +13,7 @@
 
 set -eu
 SRC=$(pwd)
-[ -f "$SRC/xtree.control" ] || { echo "run this from the top of the checkout" >&2; exit 1; }
+[ -f "$SRC/src/engine/capi.h" ] || { echo "run this from the top of the checkout" >&2; exit 1; }
 for variable in $(env | sed -n 's/^\(PG[A-Z_]*\)=.*/\1/p'); do
 	[ "$variable" = PG_CONFIG ] || unset "$variable"
 done

@@ -46,7 +46,7 @@ $node->start;
 is(index_equals_heap($node, 't', 'redo points'), $before, 'records around redo points are there once');
 
 # The log limit starts folds by itself.
-my $folds = q(SELECT folds > 0 FROM xtree_stats('t_p'));
+my $folds = q(SELECT checkpoints > 0 FROM xtree_stats('t_p'));
 $node->safe_psql('postgres', add_rows('t', 600000, 640000));
 ok($node->poll_query_until('postgres', $folds), 'a long log was folded without being asked');
 ok($node->poll_query_until('postgres', q(SELECT log_bytes < 8 * 1024 * 1024 FROM xtree_stats('t_p'))),
