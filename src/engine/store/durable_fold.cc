@@ -300,6 +300,7 @@ void DurableStore::PublishedFold() noexcept {
   ReleaseCaptured();
   Reclaim(UINT64_MAX);
   log_.Recycle(fold.content.log_start_seq, fold.log_bytes);
+  if (log_.enabled()) log_.NoteDurable(LogMark(fold.content.log_start_seq, 0));
   allocator()->ScrubStep(UINT32_MAX);
   allocator()->ReturnFreeSpace();
 }

@@ -68,9 +68,14 @@ Status DurableStore::Create(const IndexOptions& options, const Identity& identit
   // before it.
   const std::string& path = windows_->path();
   uint32_t files = 0;
-  while (files < kWindowsMax && fs_->Stat(windows_->SegmentPath(files).c_str()).ok()) ++files;
+  while (files < kWindowsMax) {
+    // A removal that a crash cut short may have left later segments without the first.
+    if (!fs_->Stat(windows_->SegmentPath(files).c_str()).ok() && files != 0) break;
+    ++files;
+  }
   for (uint32_t w = files; w-- > 0;) {
-    XT_RETURN_IF_ERROR(fs_->Truncate(windows_->SegmentPath(w).c_str(), 0));
+    const Status status = fs_->Truncate(windows_->SegmentPath(w).c_str(), 0);
+    if (!status.ok() && status.code() != Code::kNotFound) return status;
   }
   Superblock content;
   FillEmptySuperblock(options, identity, log_.enabled(), &content);
@@ -203,7 +208,8 @@ bool DurableStore::NextTouched(uint32_t* block, bool* in_log, void** page) {
   if (header == nullptr) return false;
   // The caller sets LSN and host checksum, neither of which the engine's CRC covers; so the block is
   // whole then, and verifies when it is loaded.
-  StampBlock(header, kLsnUnstamped);
+  StampBlock(header, 0);
+  MarkUnstamped(header);
   *page = header;
   return true;
 }
