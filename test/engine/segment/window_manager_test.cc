@@ -1,0 +1,154 @@
+// Goal: a pinned window is never unmapped, the budget holds while nothing is pinned, and handles
+// that are in use are evicted last.
+// Method: a file system that counts mappings; threads that pin and read beside evictions.
+#include "segment/window_manager.h"
+
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <cstring>
+#include <memory>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "support/faulty_file_system.h"
+
+namespace xtree {
+namespace {
+
+// Really maps and unmaps, so that a read through a window that was evicted faults.
+class MappingFileSystem final : public FileSystem {
+ public:
+  std::atomic<int> mapped{0};
+  Result<FileInfo> Stat(const char*) override { return Status::NotFound("unused"); }
+  Status Reserve(const char*, uint64_t, uint64_t) override { return Status::Ok(); }
+  Status Punch(const char*, uint64_t, uint64_t) override { return Status::Ok(); }
+  Status Truncate(const char*, uint64_t) override { return Status::Ok(); }
+  Result<std::byte*> Map(const char*, uint64_t length, bool) override {
+    void* base = mmap(nullptr, length, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (base == MAP_FAILED) return Status::FromErrno(errno, "could not map");
+    ++mapped;
+    return static_cast<std::byte*>(base);
+  }
+  void Unmap(std::byte* base, uint64_t length) override {
+    munmap(base, length);
+    --mapped;
+  }
+  Status Sync(const char*) override { return Status::Ok(); }
+  void StartWriteback(const char*, uint64_t, uint64_t) override {}
+  Status SyncDirectory(const char*) override { return Status::Ok(); }
+  Status Remove(const char*) override { return Status::Ok(); }
+  Status CreateDirectory(const char*) override { return Status::Ok(); }
+};
+
+TEST(WindowManager, MapsOnceAndNamesFilesAsTheHostDoes) {
+  FaultyFileSystem fs;
+  ASSERT_TRUE(fs.Reserve("f", 0, kBlockBytes).ok());
+  ASSERT_TRUE(fs.Reserve("f.3", 0, kBlockBytes).ok());
+  WindowBudget budget(10);
+  WindowManager windows(&fs, &budget, "f");
+  EXPECT_EQ(windows.SegmentPath(0), "f");
+  EXPECT_EQ(windows.SegmentPath(3), "f.3");
+  EXPECT_EQ(windows.BlockAddress(5), nullptr);
+  std::byte* address = windows.MapBlock(5).value();
+  EXPECT_EQ(windows.BlockAddress(5), address);
+  EXPECT_EQ(windows.MapBlock(6).value(), address + kBlockBytes);
+  EXPECT_TRUE(windows.MapBlock(3 * kWindowBlocks + 1).ok());
+  EXPECT_EQ(fs.maps, 2u);
+  EXPECT_EQ(budget.windows_mapped(), 2u);
+  EXPECT_EQ(windows.MapBlock(kWindowBlocks).status().code(), Code::kNotFound);
+  EXPECT_EQ(budget.windows_mapped(), 2u);
+  EXPECT_EQ(windows.EnsureMapped(kWindowsMax).status().code(), Code::kCorruption);
+  windows.DropAll();
+  EXPECT_EQ(fs.unmaps, 2u);
+  EXPECT_EQ(windows.BlockAddress(5), nullptr);
+}
+
+class Handles {
+ public:
+  Handles(FileSystem* fs, uint32_t windows_max, int count) : budget(windows_max) {
+    for (int i = 0; i < count; ++i) {
+      handles.push_back(std::make_unique<WindowManager>(fs, &budget, "h" + std::to_string(i)));
+    }
+  }
+  WindowBudget budget;
+  std::vector<std::unique_ptr<WindowManager>> handles;
+};
+
+TEST(WindowManager, EvictsTheHandleThatWasUsedLeastRecently) {
+  MappingFileSystem fs;
+  Handles h(&fs, 3, 5);
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(h.handles[i]->EnsureMapped(0).ok());
+  { WindowPin used(h.handles[0].get()); }
+  ASSERT_TRUE(h.handles[3]->EnsureMapped(0).ok());
+  EXPECT_NE(h.handles[0]->base(0), nullptr);  // The second chance.
+  EXPECT_EQ(h.handles[1]->base(0), nullptr);
+  EXPECT_NE(h.handles[2]->base(0), nullptr);
+  EXPECT_EQ(h.budget.windows_mapped(), 3u);
+  EXPECT_EQ(h.budget.evictions(), 1u);
+  EXPECT_EQ(fs.mapped.load(), 3);
+}
+
+TEST(WindowManager, GoesOverTheBudgetRatherThanUnmapAPinnedWindow) {
+  MappingFileSystem fs;
+  Handles h(&fs, 2, 4);
+  std::vector<std::unique_ptr<WindowPin>> pins;
+  for (auto& handle : h.handles) {
+    pins.push_back(std::make_unique<WindowPin>(handle.get()));
+    ASSERT_TRUE(handle->EnsureMapped(0).ok());
+  }
+  EXPECT_EQ(h.budget.windows_mapped(), 4u);
+  pins.clear();
+  ASSERT_TRUE(h.handles[0]->EnsureMapped(1).ok());  // Its own first window stays.
+  EXPECT_NE(h.handles[0]->base(0), nullptr);
+  EXPECT_EQ(h.budget.windows_mapped(), 2u);
+}
+
+TEST(WindowManager, OneIndexLargerThanTheBudgetIsStillUsable) {
+  MappingFileSystem fs;
+  Handles h(&fs, 2, 1);
+  WindowPin pin(h.handles[0].get());
+  for (uint32_t w = 0; w < 200; ++w) ASSERT_TRUE(h.handles[0]->EnsureMapped(w).ok());
+  EXPECT_EQ(fs.mapped.load(), 200);
+}
+
+TEST(WindowManager, AFailedMappingLeavesTheCountsAlone) {
+  FaultyFileSystem fs;
+  fs.fail_map = true;
+  WindowBudget budget(10);
+  WindowManager windows(&fs, &budget, "f");
+  EXPECT_EQ(windows.EnsureMapped(0).status().code(), Code::kOutOfMemory);
+  EXPECT_EQ(budget.windows_mapped(), 0u);
+}
+
+TEST(WindowManager, ReadersNeverFaultBesideEvictions) {
+  MappingFileSystem fs;
+  constexpr int kHandles = 4;
+  Handles h(&fs, 2, kHandles);
+  std::atomic<bool> stop{false};
+  std::atomic<uint64_t> reads{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 3; ++t) {
+    threads.emplace_back([&, t] {
+      for (uint32_t i = static_cast<uint32_t>(t); !stop.load(std::memory_order_relaxed); ++i) {
+        WindowManager* windows = h.handles[i % kHandles].get();
+        WindowPin pin(windows);
+        auto address = windows->MapBlock(i % 2 * kWindowBlocks);
+        ASSERT_TRUE(address.ok());
+        auto* word = reinterpret_cast<uint64_t*>(address.value());
+        ASSERT_EQ(std::atomic_ref<uint64_t>(*word).load(std::memory_order_relaxed), 0u);
+        ++reads;
+      }
+    });
+  }
+  while (reads.load() < 20000) std::this_thread::yield();
+  stop.store(true);
+  for (auto& thread : threads) thread.join();
+  EXPECT_GT(h.budget.evictions(), 0u);
+}
+
+}  // namespace
+}  // namespace xtree

@@ -1,0 +1,53 @@
+// Files in memory whose growth can fail, and that count the calls.
+#pragma once
+
+#include <cstdint>
+
+#include "io/memory_file_system.h"
+
+namespace xtree {
+
+class FaultyFileSystem final : public FileSystem {
+ public:
+  // Growth fails with kNoSpace where a file would end beyond this many bytes.
+  uint64_t bytes_max = UINT64_MAX;
+  bool fail_truncate = false;
+  bool fail_map = false;
+  uint32_t reserves = 0;
+  uint32_t punches = 0;
+  uint32_t truncates = 0;
+  uint32_t maps = 0;
+  uint32_t unmaps = 0;
+
+  Result<FileInfo> Stat(const char* path) override { return files_.Stat(path); }
+  Status Reserve(const char* path, uint64_t offset, uint64_t length) override {
+    ++reserves;
+    if (offset + length > bytes_max) return Status::Make(Code::kNoSpace, "the disk is full");
+    return files_.Reserve(path, offset, length);
+  }
+  Status Punch(const char* path, uint64_t offset, uint64_t length) override {
+    ++punches;
+    return files_.Punch(path, offset, length);
+  }
+  Status Truncate(const char* path, uint64_t size_bytes) override {
+    ++truncates;
+    if (fail_truncate) return Status::Make(Code::kIoError, "no truncation today");
+    return files_.Truncate(path, size_bytes);
+  }
+  Result<std::byte*> Map(const char* path, uint64_t length, bool writable) override {
+    ++maps;
+    if (fail_map) return Status::Make(Code::kOutOfMemory, "no mapping today");
+    return files_.Map(path, length, writable);
+  }
+  void Unmap(std::byte*, uint64_t) override { ++unmaps; }
+  Status Sync(const char* path) override { return files_.Sync(path); }
+  void StartWriteback(const char*, uint64_t, uint64_t) override {}
+  Status SyncDirectory(const char*) override { return Status::Ok(); }
+  Status Remove(const char* path) override { return files_.Remove(path); }
+  Status CreateDirectory(const char*) override { return Status::Ok(); }
+
+ private:
+  MemoryFileSystem files_;
+};
+
+}  // namespace xtree
