@@ -313,7 +313,13 @@ run_build(BuildState *state, Relation heap, struct IndexInfo *indexInfo)
 
 	if (RelationNeedsWAL(index))
 		log_blocks(state);
-	else
+	if (DataChecksumsEnabled())
+	{
+		XtLock(state->handle, LW_EXCLUSIVE);
+		XtStampTouched(state->handle);
+		XtUnlock(state->handle);
+	}
+	if (!RelationNeedsWAL(index))
 	{
 		/*
 		 * With wal_level=minimal the host brings the file to disk at commit: by fsync if it believes the

@@ -18,7 +18,10 @@
 #include "catalog/catalog.h"
 #include "common/relpath.h"
 #include "miscadmin.h"
+#include "access/xlogutils.h"
 #include "storage/bufmgr.h"
+#include "storage/bufpage.h"
+#include "storage/checksum.h"
 #include "storage/ipc.h"
 #include "storage/smgr.h"
 #include "utils/hsearch.h"
@@ -26,16 +29,22 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
+/* Changes after which blocks are stamped before the transaction ends. */
+#define XT_TOUCHED_MAX		1000
+
 static HTAB *handles = NULL;
 static XtHandle *last_handle = NULL;	/* the one used last: most statements use one index */
 static XtScanRef *scan_refs = NULL;
 static bool check_pending = false;	/* some handle has `check` set */
+static bool touched_pending = false;	/* some handle has blocks to stamp */
 static bool exiting = false;
 static long redo_sweep_at = 256;	/* handles at which redo looks for dropped ones */
 
 static void sweep_handles(bool all);
 static void invalidate_callback(Datum arg, Oid relid);
 static void xact_callback(XactEvent event, void *arg);
+static void subxact_callback(SubXactEvent event, SubTransactionId mySubid,
+							 SubTransactionId parentSubid, void *arg);
 static void exit_callback(int code, Datum arg);
 static void release_callback(ResourceReleasePhase phase, bool isCommit, bool isTopLevel, void *arg);
 
@@ -122,6 +131,7 @@ init_handles(void)
 	/* The startup process has neither relation cache nor transactions, but these do no harm there. */
 	CacheRegisterRelcacheCallback(invalidate_callback, (Datum) 0);
 	RegisterXactCallback(xact_callback, NULL);
+	RegisterSubXactCallback(subxact_callback, NULL);
 	RegisterResourceReleaseCallback(release_callback, NULL);
 	before_shmem_exit(exit_callback, (Datum) 0);
 }
@@ -189,6 +199,8 @@ attach_engine(XtHandle *handle, XtError *error)
 		return false;
 	handle->generation = generation;
 	handle->blocks_seen = 0;
+	if (DataChecksumsEnabled())
+		xt_track_touched(handle->index, true);
 	return true;
 }
 
@@ -215,6 +227,10 @@ XtProvideMemory(XtHandle *handle, const XtError *error)
 		attach_chunks(handle);
 		return true;
 	}
+	/* A scan that met a chunk which has been attached since. */
+	if (!LWLockHeldByMe(&handle->shared->lock) &&
+		pg_atomic_read_u32(&handle->shared->state) != XT_STATE_BUILDING)
+		return true;
 	xt_chunk_wanted(handle->index, &request);
 	chunk = dsa_allocate_extended(XtGetArea(), request.bytes,
 								  DSA_ALLOC_HUGE | DSA_ALLOC_ZERO | DSA_ALLOC_NO_OOM);
@@ -549,12 +565,76 @@ void
 XtLock(XtHandle *handle, LWLockMode mode)
 {
 	LWLockAcquire(&handle->shared->lock, mode);
+	/* Whoever held the lock before may have made the index grow. */
+	attach_chunks(handle);
 }
 
 void
 XtUnlock(XtHandle *handle)
 {
 	LWLockRelease(&handle->shared->lock);
+}
+
+/* --- Page checksums --------------------------------------------------------------------------- */
+/*
+ * Where data checksums are on, the blocks that a transaction has modified are stamped before its
+ * locks are released, so that a quiet index always verifies. Until then their LSN is all ones, which
+ * tells a base backup not to verify them.
+ */
+void
+XtStampTouched(XtHandle *handle)
+{
+	XtTouched	touched;
+	XLogRecPtr	lsn = xt_applied_lsn(handle->index);
+
+	Assert(LWLockHeldByMeInMode(&handle->shared->lock, LW_EXCLUSIVE));
+	while (xt_touched_next(handle->index, &touched))
+		XtStampPage(touched.page, touched.block, lsn);
+	handle->touched = 0;
+}
+
+void
+XtStampPage(void *page, BlockNumber block, XLogRecPtr lsn)
+{
+	PageSetLSN((Page) page, lsn);
+	((PageHeader) page)->pd_checksum = pg_checksum_page(page, block);
+}
+
+void
+XtNoteTouched(XtHandle *handle)
+{
+	if (!DataChecksumsEnabled())
+		return;
+	touched_pending = true;
+	/* Bounds the list of a long transaction. */
+	if (++handle->touched >= XT_TOUCHED_MAX || InRecovery)
+		XtStampTouched(handle);
+}
+
+static void
+stamp_all(void)
+{
+	HASH_SEQ_STATUS status;
+	XtHandle   *handle;
+
+	hash_seq_init(&status, handles);
+	while ((handle = hash_seq_search(&status)) != NULL)
+	{
+		if (handle->touched == 0 || handle->index == NULL)
+			continue;
+		XtLock(handle, LW_EXCLUSIVE);
+		XtStampTouched(handle);
+		XtUnlock(handle);
+	}
+	touched_pending = false;
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId mySubid, SubTransactionId parentSubid,
+				 void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB && touched_pending)
+		stamp_all();
 }
 
 /* --- Scans ------------------------------------------------------------------------------------ */
@@ -650,6 +730,10 @@ sweep_handles(bool all)
 static void
 xact_callback(XactEvent event, void *arg)
 {
+	if (touched_pending && (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE ||
+							event == XACT_EVENT_PARALLEL_PRE_COMMIT ||
+							event == XACT_EVENT_ABORT || event == XACT_EVENT_PARALLEL_ABORT))
+		stamp_all();
 	if (!check_pending)
 		return;
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)

@@ -79,6 +79,7 @@ typedef struct XtHandle
 	uint64		device;
 	Oid			relid;			/* of the relation, InvalidOid in the startup process */
 	uint32		blocks_seen;	/* data blocks when redo last told the host's smgr */
+	uint32		touched;		/* changes since blocks were stamped with checksums */
 	int			scans;			/* live scans and builds; the handle stays open for them */
 	bool		check;			/* verify the file before the next use */
 	bool		logged;			/* has a log: everything but temporary relations */
@@ -170,6 +171,12 @@ typedef struct XtOrder
 	double		point[XT_DIMS_MAX];
 } XtOrder;
 
+/*
+ * Divides what `all` matches by where keys are infinite: parts 0 to 2 * dims - 1 hold the keys that are
+ * in some direction, each key in one part, and part 2 * dims the finite ones. False: surely empty.
+ */
+extern bool XtUnboundedPart(const XtSpec *spec, const XtPredicate *all, int part,
+							XtPredicate *predicate);
 extern void XtBuildOrder(const XtSpec *spec, ScanKey key, XtOrder *order);
 extern double XtDistanceBound(const XtSpec *spec, const XtOrder *order, double distance,
 							  const double *lo, const double *hi);

@@ -113,6 +113,12 @@ extern void XtForget(const XtRelKey *key);
 /* Writes back and drops what the host's buffers hold of the relation. */
 extern void XtDropHostBuffers(const XtRelKey *key);
 
+/* Page checksums: gives blocks touched by this process their LSN and checksum. Writer lock held. */
+extern void XtStampTouched(XtHandle *handle);
+extern void XtStampPage(void *page, BlockNumber block, XLogRecPtr lsn);
+/* After a change was applied. Writer lock held. */
+extern void XtNoteTouched(XtHandle *handle);
+
 /* xttimeline.c */
 extern void XtTimelineStartup(void);
 extern void XtFillIdentity(const XtRelKey *key, XtIdentity *identity);

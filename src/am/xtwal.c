@@ -114,6 +114,7 @@ log_and_apply(Relation index, XtHandle *handle, uint8 info)
 	END_CRIT_SECTION();
 	request_log_sync(handle);
 	MyProc->delayChkptFlags &= ~DELAY_CHKPT_START;
+	XtNoteTouched(handle);
 	return lsn;
 }
 
@@ -264,8 +265,9 @@ redo_finish(XtHandle *handle, bool prepared, bool anything, XLogRecPtr lsn, cons
 	{
 		xt_apply(handle->index, lsn);
 		request_log_sync(handle);
+		XtNoteTouched(handle);
 	}
-	LWLockRelease(&handle->shared->lock);
+	XtUnlock(handle);
 
 	/* The host believes in its own idea of a file's size during recovery. */
 	if (handle->blocks_seen != xt_data_blocks(handle->index))
@@ -291,10 +293,10 @@ redo_begin(const RelFileNode *node, XLogRecPtr lsn)
 
 	if (handle == NULL)
 		return NULL;
-	LWLockAcquire(&handle->shared->lock, LW_EXCLUSIVE);
+	XtLock(handle, LW_EXCLUSIVE);
 	if (lsn > xt_applied_lsn(handle->index))
 		return handle;
-	LWLockRelease(&handle->shared->lock);
+	XtUnlock(handle);
 	return NULL;
 }
 

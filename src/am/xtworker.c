@@ -82,6 +82,8 @@ fold_end(int code, Datum arg)
 
 	XtLock(state->handle, LW_EXCLUSIVE);
 	xt_fold_end(state->handle->index, state->published);
+	if (DataChecksumsEnabled())
+		XtStampTouched(state->handle);
 	XtUnlock(state->handle);
 	state->handle->scans--;
 }
