@@ -41,10 +41,12 @@ struct Superblock {
   uint32_t broken;          // Nonzero: marked broken; every use errors until rebuilt.
   uint64_t sequence;        // The valid slot with the higher sequence wins.
   Identity identity;
-  uint64_t capture_id;      // Random per capture; the log names the one that it builds on.
+  uint64_t capture_id;      // Random per capture.
   uint64_t capture_lsn;     // Highest operation LSN in the capture.
   uint64_t epoch;           // Index epoch of the capture.
   uint64_t log_start_seq;   // First log sequence to replay; 0 if there is none.
+  uint64_t log_capture_id;  // The capture that the first log block to replay builds on, by its id:
+                            // this one, or an older one if nothing was logged in between.
   uint32_t leaf_fill_percent;
   uint32_t table_pages;     // Object-table pages in use.
   uint32_t directory_count; // Directory blocks, each listing table-page blocks.

@@ -6,6 +6,11 @@
 #include "io/crc32c.h"
 
 namespace xtree {
+namespace {
+
+constexpr uint32_t kFirstBlocks = 8;  // The first reservation of a log.
+
+}  // namespace
 
 uint32_t LogHeaderCrc(const BlockHeader& header) {
   const uint64_t fields[4] = {header.node_id, header.birth_epoch,
@@ -88,10 +93,10 @@ Status DeltaLog::OpenSegment(uint32_t* segment) {
     if (free) break;
   }
   shared_->free_hint = candidate;
+  // Also where the file has the blocks already: they may have been punched.
   if (candidate == 0 && file_blocks < kLogSegmentBlocks) {
-    if (file_blocks == 0) XT_RETURN_IF_ERROR(ReserveBlocks(0, 8));
+    XT_RETURN_IF_ERROR(ReserveBlocks(0, std::max(file_blocks, kFirstBlocks)));
   } else {
-    // Also of a segment that the file has already: its blocks may have been punched.
     XT_RETURN_IF_ERROR(ReserveBlocks(candidate * kLogSegmentBlocks, kLogSegmentBlocks));
   }
   *segment = candidate;
@@ -226,11 +231,13 @@ void DeltaLog::AppendCommit() noexcept {
 }
 
 uint64_t DeltaLog::Rotate(uint64_t capture_id) noexcept {
-  LogShared* log = shared_;
-  log->capture_id = capture_id;
-  const uint64_t sequence = log->current_seq.load(std::memory_order_relaxed);
   if (!enabled_) return 0;
-  if (sequence != 0 && !log->sealed) {
+  LogShared* log = shared_;
+  const uint64_t sequence = log->current_seq.load(std::memory_order_relaxed);
+  const uint64_t start_seq = log->start_seq.load(std::memory_order_relaxed);
+  if (sequence < start_seq) return start_seq;
+  log->capture_id = capture_id;
+  if (!log->sealed) {
     BlockHeader* closing = CurrentBlock();
     if (closing != nullptr) {
       StampBlock(closing, log->appended_lsn.load(std::memory_order_relaxed));
@@ -238,7 +245,7 @@ uint64_t DeltaLog::Rotate(uint64_t capture_id) noexcept {
     log->previous_end = LogPosition(log->current_block, log->current_offset);
     log->sealed = 1;
   }
-  return std::max(sequence + 1, log->start_seq.load(std::memory_order_relaxed));
+  return sequence + 1;
 }
 
 void DeltaLog::Recycle(uint64_t start_seq, uint64_t bytes) noexcept {

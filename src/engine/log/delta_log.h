@@ -90,7 +90,9 @@ class DeltaLog {
   // The commit frame. REQUIRES: Reserve(0).
   void AppendCommit() noexcept;
 
-  // Later frames go to a new sequence, whose blocks name `capture_id`; returns that sequence.
+  // Later frames go to a new sequence, whose blocks name `capture_id`; returns that sequence. A log
+  // that is empty stays as it is, name included, so that it fits the old capture and the new one: if
+  // the new one's publication fails, nobody knows which of them the disk has.
   uint64_t Rotate(uint64_t capture_id) noexcept;
   // Frees all segments below `start_seq`; `bytes` is what they held. Best effort with the space.
   void Recycle(uint64_t start_seq, uint64_t bytes) noexcept;

@@ -48,6 +48,7 @@ Status DurableStore::FoldBegin() {
   // Nothing fails from here on.
   fold_->log_bytes = log_bytes();
   fold_->content.log_start_seq = log_.Rotate(fold_->content.capture_id);
+  fold_->content.log_capture_id = shared_->log.capture_id;
   shared_->capture.pending_epoch.store(fold_->content.epoch, std::memory_order_release);
   shared_->capture.fold_running.store(1, std::memory_order_relaxed);
   return Status::Ok();

@@ -159,7 +159,8 @@ Status DurableStore::Replay(const LoadPolicy& policy) {
     shared_->log.timeline = policy.current_timeline;
     load_->reader = std::make_unique<LogReader>(&log_);
     const uint64_t start = load_->content.log_start_seq;
-    XT_RETURN_IF_ERROR(load_->reader->Open(start != 0 ? start : 1, load_->content.capture_id));
+    XT_RETURN_IF_ERROR(
+        load_->reader->Open(start != 0 ? start : 1, load_->content.log_capture_id));
     XT_RETURN_IF_ERROR(load_->reader->Scan(policy));
     load_->phase = Phase::kReplay;
   }

@@ -49,6 +49,7 @@ void DurableStore::FillEmptySuperblock(const IndexOptions& options, const Identi
   content->sequence = 1;
   content->identity = identity;
   content->capture_id = NewCaptureId();
+  content->log_capture_id = content->capture_id;
   content->epoch = 1;
   content->log_start_seq = has_log ? 1 : 0;
   content->leaf_fill_percent = options.leaf_fill_percent;

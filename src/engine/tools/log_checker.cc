@@ -153,7 +153,7 @@ Status Judge(const std::string& path, const Superblock& superblock) {
   LogShared shared{};
   DeltaLog log(&shared, &files, &budget, path);
   LogReader reader(&log);
-  XT_RETURN_IF_ERROR(reader.Open(superblock.log_start_seq, superblock.capture_id));
+  XT_RETURN_IF_ERROR(reader.Open(superblock.log_start_seq, superblock.log_capture_id));
   return reader.Scan(LoadPolicy{});
 }
 
