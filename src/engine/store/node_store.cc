@@ -358,7 +358,7 @@ void NodeStore::Publish() noexcept {
     if (queues().waiting_readers.head != 0) {
       const bool ask = publications_++ % kPublicationsPerTag == 0;
       if (ask) safe_tag_ = std::max(safe_tag_, MinReaderTag(epochs_));
-      Reclaim(ask ? budget * kPublicationsPerTag : budget);
+      GiveBack(ask ? budget * kPublicationsPerTag : budget);
     }
   }
   if (pinned_) windows_->Unpin();
@@ -374,6 +374,11 @@ bool NodeStore::Captured(const VersionRecord& version) const {
 }
 
 uint64_t NodeStore::Reclaim(uint64_t versions_max) noexcept {
+  safe_tag_ = std::max(safe_tag_, MinReaderTag(epochs_));
+  return GiveBack(versions_max);
+}
+
+uint64_t NodeStore::GiveBack(uint64_t versions_max) noexcept {
   uint64_t given_back = 0;
   VersionQueue& waiting = queues().waiting_readers;
   WindowPin pin(windows_);

@@ -124,6 +124,7 @@ class NodeStore : public StoreInterface {
   Status StageOld(NodeId id, Staged* staged);
   NodeRef InitNode(const Staged& staged, uint32_t tree, uint8_t level);
   void PublishOne(const Staged& staged, uint64_t epoch);
+  uint64_t GiveBack(uint64_t versions_max) noexcept;
   bool Captured(const VersionRecord& version) const;
   void PinForChange();
 
