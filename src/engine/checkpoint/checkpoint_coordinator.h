@@ -1,10 +1,18 @@
-// CheckpointCoordinator: decides when an index is folded, and (standalone) does it in the background.
+// CheckpointCoordinator: decides when an index is folded, and (standalone) runs what does it in the
+// background.
 //
 // The decision is a pure function of counters, so that the host's workers and the tests share it.
-// Threads: Decide from any thread. Start/Stop/Run: one background thread, all signals blocked.
+// Threads: DecideFold from any thread. The coordinator has one background thread, all signals blocked;
+//          Poke from any thread, Start and Stop from the owner's.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+#include "base/macros.h"
 
 namespace xtree {
 
@@ -12,7 +20,8 @@ struct FoldPolicy {
   uint64_t log_bytes_soft;      // Fold in the background from here,
   uint64_t log_bytes_hard;      // in the writer itself from here.
   uint64_t age_ms_max;          // Oldest unfolded operation.
-  uint32_t dirty_percent_max;   // Log bytes against data bytes: small indexes fold early, cheaply.
+  uint32_t dirty_percent_max;   // Log bytes against data bytes: small indexes fold early, cheaply,
+  uint64_t log_bytes_min;       // but not before this much log is there.
   uint64_t recovery_ms_target;  // Estimated replay time (ops x measured cost).
 };
 
@@ -27,5 +36,29 @@ struct FoldInputs {
 enum class FoldDecision : uint8_t { kNone, kBackground, kNow };
 
 FoldDecision DecideFold(const FoldPolicy& policy, const FoldInputs& inputs);
+
+// Calls `tick` every `interval_ms`, and soon after each Poke, until stopped.
+class CheckpointCoordinator {
+ public:
+  CheckpointCoordinator(uint32_t interval_ms, std::function<void()> tick)
+      : interval_ms_(interval_ms), tick_(std::move(tick)) {}
+  ~CheckpointCoordinator() { Stop(); }
+  CheckpointCoordinator(const CheckpointCoordinator&) = delete;
+
+  void Start();
+  void Stop();  // Waits for a running tick. Idempotent.
+  void Poke();
+
+ private:
+  void Run();
+
+  const uint32_t interval_ms_;
+  const std::function<void()> tick_;
+  std::thread thread_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  bool stop_ XT_GUARDED_BY(mutex_) = false;
+  bool poked_ XT_GUARDED_BY(mutex_) = false;
+};
 
 }  // namespace xtree

@@ -1,0 +1,66 @@
+#include "checkpoint/checkpoint_coordinator.h"
+
+#include <pthread.h>
+#include <signal.h>
+
+#include <chrono>
+
+namespace xtree {
+
+FoldDecision DecideFold(const FoldPolicy& policy, const FoldInputs& inputs) {
+  if (inputs.log_bytes == 0) return FoldDecision::kNone;
+  if (inputs.log_bytes >= policy.log_bytes_hard) return FoldDecision::kNow;
+  if (inputs.log_bytes >= policy.log_bytes_soft) return FoldDecision::kBackground;
+  if (inputs.oldest_op_age_ms >= policy.age_ms_max) return FoldDecision::kBackground;
+  const uint64_t replay_ms = inputs.ops_since_fold * inputs.replay_ns_per_op / 1'000'000;
+  if (replay_ms >= policy.recovery_ms_target) return FoldDecision::kBackground;
+  // Both factors are bounded far below 2^57, so the products do not overflow.
+  if (inputs.log_bytes >= policy.log_bytes_min &&
+      inputs.log_bytes * 100 >= inputs.data_bytes * policy.dirty_percent_max) {
+    return FoldDecision::kBackground;
+  }
+  return FoldDecision::kNone;
+}
+
+void CheckpointCoordinator::Start() {
+  XT_ASSERT(!thread_.joinable());
+  // The thread inherits the mask: signals are for the program's own threads.
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  thread_ = std::thread([this] { Run(); });
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+void CheckpointCoordinator::Stop() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    stop_ = true;
+  }
+  wake_.notify_all();
+  if (thread_.joinable()) thread_.join();
+}
+
+void CheckpointCoordinator::Poke() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    poked_ = true;
+  }
+  wake_.notify_all();
+}
+
+void CheckpointCoordinator::Run() {
+  std::unique_lock<std::mutex> lock(mutex_);
+  while (!stop_) {
+    wake_.wait_for(lock, std::chrono::milliseconds(interval_ms_),
+                   [this] { return stop_ || poked_; });
+    if (stop_) return;
+    poked_ = false;
+    lock.unlock();
+    tick_();
+    lock.lock();
+  }
+}
+
+}  // namespace xtree

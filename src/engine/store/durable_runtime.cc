@@ -1,0 +1,323 @@
+#include "store/durable_runtime.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <map>
+#include <mutex>
+
+#include "checkpoint/checkpoint_coordinator.h"
+#include "io/io_queue.h"
+#include "store/runtime_index.h"
+
+namespace xtree {
+namespace {
+
+constexpr uint32_t kReaderSlots = 512;
+constexpr uint32_t kBackgroundIntervalMs = 100;
+
+// The reader slots of one runtime. Threads hold it weakly, since they may outlive the runtime.
+struct EpochDomain {
+  EpochDomain() {
+    shared = static_cast<EpochShared*>(
+        std::aligned_alloc(64, (EpochShared::BytesFor(kReaderSlots) + 63) & ~uint64_t{63}));
+    if (shared == nullptr) throw std::bad_alloc();
+    InitEpochShared(shared, kReaderSlots);
+  }
+  ~EpochDomain() { std::free(shared); }
+  EpochDomain(const EpochDomain&) = delete;
+  EpochShared* shared;
+};
+
+// A thread's slots, one per runtime that it has read from; given back when the thread ends.
+struct ThreadReaders {
+  struct Claim {
+    std::weak_ptr<EpochDomain> domain;
+    const EpochDomain* key;
+    std::unique_ptr<EpochReader> reader;
+  };
+  std::vector<Claim> claims;
+
+  ~ThreadReaders() {
+    for (Claim& claim : claims) {
+      if (auto domain = claim.domain.lock()) {
+        ReleaseEpochSlot(domain->shared, claim.reader->slot_index());
+      }
+    }
+  }
+  EpochReader* For(const std::shared_ptr<EpochDomain>& domain) {
+    for (Claim& claim : claims) {
+      // A new runtime may have the address of one that is gone.
+      if (claim.key == domain.get() && !claim.domain.expired()) return claim.reader.get();
+    }
+    std::erase_if(claims, [](const Claim& claim) { return claim.domain.expired(); });
+    claims.reserve(claims.size() + 1);
+    uint32_t slot;
+    if (!ClaimEpochSlot(domain->shared, &slot)) return nullptr;
+    claims.push_back(Claim{domain, domain.get(),
+                           std::make_unique<EpochReader>(domain->shared, slot)});
+    return claims.back().reader.get();
+  }
+};
+
+// A name becomes a file name, beside "NAME_log" and "NAME.1".
+Status CheckName(const std::string& name) {
+  bool valid = !name.empty() && name.size() <= 200 && !name.ends_with("_log");
+  for (const char c : name) {
+    valid = valid && ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                      c == '_' || c == '-');
+  }
+  if (valid) return Status::Ok();
+  return Status::InvalidArgument("\"%s\" is not an index name: up to 200 letters, digits, \"_\" and "
+                                 "\"-\", not ending in \"_log\"", name.c_str());
+}
+
+// Removes PATH and its later segments. The first goes first: without it the rest is no index.
+Status RemoveFiles(FileSystem* fs, const std::string& path) {
+  uint32_t files = 1;
+  const auto segment = [&](uint32_t i) {
+    return i == 0 ? path : path + "." + std::to_string(i);
+  };
+  while (fs->Stat(segment(files).c_str()).ok()) ++files;
+  Status first = fs->Remove(path.c_str());
+  if (!first.ok() && first.code() != Code::kNotFound) return first;
+  for (uint32_t i = files; i-- > 1;) XT_RETURN_IF_ERROR(fs->Remove(segment(i).c_str()));
+  return Status::Ok();
+}
+
+class RuntimeImpl final : public DurableRuntime {
+ public:
+  explicit RuntimeImpl(const RuntimeOptions& options)
+      : options_(options),
+        fs_(options.fs != nullptr ? options.fs : PosixFileSystem()),
+        clock_(options.clock != nullptr ? options.clock : SystemClock()),
+        domain_(std::make_shared<EpochDomain>()),
+        budget_(options.windows_max) {}
+
+  ~RuntimeImpl() override {
+    if (coordinator_ != nullptr) coordinator_->Stop();
+    for (auto& [name, index] : durable_) {
+      const Status status = index->Close();
+      (void)status.ok();  // What was committed is on disk, or its Commit has failed.
+    }
+  }
+
+  Status Start();
+  Result<Index*> CreateIndex(const std::string& name, const IndexOptions& options) override;
+  Result<Index*> OpenIndex(const std::string& name) override;
+  Status CloseIndex(const std::string& name) override;
+  Status DropIndex(const std::string& name) override;
+  Status CommitAll() override;
+  EpochReader* reader() override {
+    thread_local ThreadReaders readers;
+    return readers.For(domain_);
+  }
+  uint32_t windows_mapped() const override { return budget_.windows_mapped(); }
+  uint64_t window_evictions() const override { return budget_.evictions(); }
+
+ private:
+  bool in_memory() const { return options_.mode == DurabilityMode::kInMemory; }
+  std::string PathOf(const std::string& name) const { return options_.directory + "/" + name; }
+  std::shared_ptr<DurableIndex> NewDurable(const std::string& name) {
+    return std::make_shared<DurableIndex>(this, options_, fs_, clock_, &budget_, domain_->shared,
+                                          coordinator_.get(), PathOf(name));
+  }
+  Result<bool> Exists(const std::string& path);
+  void BackgroundTick();
+
+  const RuntimeOptions options_;
+  FileSystem* const fs_;
+  Clock* const clock_;
+  const std::shared_ptr<EpochDomain> domain_;
+  WindowBudget budget_;
+  std::unique_ptr<CheckpointCoordinator> coordinator_;  // Null without background work.
+  uint64_t last_flush_micros_ = 0;                      // The background thread's.
+
+  std::mutex mutex_;  // Guards the maps. Never held while files are synced, except to create.
+  std::map<std::string, std::shared_ptr<DurableIndex>> durable_ XT_GUARDED_BY(mutex_);
+  std::map<std::string, std::unique_ptr<MemoryIndex>> memory_ XT_GUARDED_BY(mutex_);
+
+  std::mutex queue_mutex_;
+  std::unique_ptr<IoQueue> queue_ XT_GUARDED_BY(queue_mutex_);
+};
+
+Status RuntimeImpl::Start() {
+  if (in_memory()) return Status::Ok();
+  if (options_.directory.empty()) {
+    return Status::InvalidArgument("durable indexes need a directory");
+  }
+  if (!fs_->Stat(options_.directory.c_str()).ok()) {
+    XT_RETURN_IF_ERROR(fs_->CreateDirectory(options_.directory.c_str()));
+    XT_RETURN_IF_ERROR(fs_->SyncDirectory(options_.directory.c_str()));
+  }
+  const bool flusher = options_.mode == DurabilityMode::kEventual;
+  if (!options_.background_checkpoints && !flusher) return Status::Ok();
+  const uint32_t interval_ms =
+      flusher ? std::min(options_.flush_interval_ms, kBackgroundIntervalMs) : kBackgroundIntervalMs;
+  coordinator_ = std::make_unique<CheckpointCoordinator>(std::max(interval_ms, 1u),
+                                                         [this] { BackgroundTick(); });
+  coordinator_->Start();
+  return Status::Ok();
+}
+
+void RuntimeImpl::BackgroundTick() {
+  std::vector<std::shared_ptr<DurableIndex>> indexes;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (auto& [name, index] : durable_) indexes.push_back(index);
+  }
+  const uint64_t now = clock_->NowMicros();
+  const bool flush = options_.mode == DurabilityMode::kEventual &&
+                     now - last_flush_micros_ >= uint64_t{options_.flush_interval_ms} * 1000;
+  if (flush) last_flush_micros_ = now;
+  for (auto& index : indexes) index->BackgroundStep(flush, options_.background_checkpoints);
+}
+
+// Whether a creation was completed there: then both superblocks, or one that was damaged since, are
+// not zero.
+Result<bool> RuntimeImpl::Exists(const std::string& path) {
+  auto info = fs_->Stat(path.c_str());
+  if (!info.ok()) {
+    if (info.status().code() == Code::kNotFound) return false;
+    return info.status();
+  }
+  constexpr uint64_t kBytes = kSuperblockSlots * kBlockBytes;
+  if (info->size_bytes < kBytes) return info->size_bytes != 0;
+  XT_ASSIGN_OR_RETURN(std::byte* slots, fs_->Map(path.c_str(), kBytes, false));
+  bool exists = false;
+  for (uint32_t slot = 0; slot < kSuperblockSlots; ++slot) {
+    const Status status = CheckSuperblock(slots + slot * kBlockBytes, slot, path.c_str());
+    exists = exists || status.code() != Code::kNotFound;
+  }
+  fs_->Unmap(slots, kBytes);
+  return exists;
+}
+
+Result<Index*> RuntimeImpl::CreateIndex(const std::string& name, const IndexOptions& options) {
+  XT_RETURN_IF_ERROR(CheckName(name));
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto exists = [&] {
+    return Status::InvalidArgument("index \"%s\" already exists", name.c_str());
+  };
+  if (in_memory()) {
+    if (memory_.contains(name)) return exists();
+    IndexShared probe{};
+    XT_RETURN_IF_ERROR(NodeStore::InitShared(&probe, options));
+    auto index = std::make_unique<MemoryIndex>(this, options, domain_->shared);
+    return memory_.emplace(name, std::move(index)).first->second.get();
+  }
+  if (durable_.contains(name)) return exists();
+  XT_ASSIGN_OR_RETURN(const bool there, Exists(PathOf(name)));
+  if (there) return exists();
+  auto index = NewDurable(name);
+  XT_RETURN_IF_ERROR(index->Create(options));
+  return durable_.emplace(name, std::move(index)).first->second.get();
+}
+
+Result<Index*> RuntimeImpl::OpenIndex(const std::string& name) {
+  XT_RETURN_IF_ERROR(CheckName(name));
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (in_memory()) {
+    auto found = memory_.find(name);
+    if (found != memory_.end()) return found->second.get();
+    return Status::NotFound("there is no index \"%s\"", name.c_str());
+  }
+  auto found = durable_.find(name);
+  if (found != durable_.end()) return found->second.get();
+  auto index = NewDurable(name);
+  XT_RETURN_IF_ERROR(index->Open());
+  return durable_.emplace(name, std::move(index)).first->second.get();
+}
+
+Status RuntimeImpl::CloseIndex(const std::string& name) {
+  std::shared_ptr<DurableIndex> index;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (in_memory()) return Status::Ok();  // It would be gone; DropIndex says so.
+    auto found = durable_.find(name);
+    if (found == durable_.end()) {
+      return Status::NotFound("index \"%s\" is not open", name.c_str());
+    }
+    index = std::move(found->second);
+    durable_.erase(found);
+  }
+  const Status status = index->Close();
+  // A tick of the background may hold it for a moment longer.
+  while (index.use_count() > 1) clock_->SleepMicros(100);
+  return status;
+}
+
+Status RuntimeImpl::DropIndex(const std::string& name) {
+  XT_RETURN_IF_ERROR(CheckName(name));
+  if (in_memory()) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (memory_.erase(name) != 0) return Status::Ok();
+    return Status::NotFound("there is no index \"%s\"", name.c_str());
+  }
+  const Status closed = CloseIndex(name);
+  (void)closed.ok();  // It goes whether or not it was open, or could be synced.
+  const std::string path = PathOf(name);
+  XT_ASSIGN_OR_RETURN(const bool there, Exists(path));
+  if (!there) return Status::NotFound("there is no index \"%s\"", name.c_str());
+  XT_RETURN_IF_ERROR(RemoveFiles(fs_, path));
+  XT_RETURN_IF_ERROR(RemoveFiles(fs_, path + "_log"));
+  return fs_->SyncDirectory(path.c_str());
+}
+
+Status RuntimeImpl::CommitAll() {
+  struct Pending {
+    std::shared_ptr<DurableIndex> index;
+    uint64_t mark = 0;
+    size_t first = 0;
+    size_t count = 0;
+  };
+  std::vector<Pending> pending;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (auto& [name, index] : durable_) pending.push_back(Pending{index});
+  }
+  std::vector<SyncRequest> batch;
+  Status result;
+  for (Pending& p : pending) {
+    std::vector<std::string> paths;
+    const Status status = p.index->AppendCommit(&p.mark, &paths);
+    if (!status.ok()) {
+      if (result.ok()) result = status;
+      p.mark = 0;
+      continue;
+    }
+    p.first = batch.size();
+    p.count = paths.size();
+    for (std::string& path : paths) batch.push_back(SyncRequest{std::move(path), Status()});
+  }
+  if (options_.mode == DurabilityMode::kEventual || batch.empty()) return result;
+  {
+    std::lock_guard<std::mutex> lock(queue_mutex_);
+    if (options_.fs != nullptr) {
+      // A file system of the caller's own: the queue would go past it.
+      for (SyncRequest& request : batch) request.status = fs_->Sync(request.path.c_str());
+    } else {
+      if (queue_ == nullptr) queue_ = NewIoQueue(nullptr);
+      queue_->SyncAll(&batch);
+    }
+  }
+  for (Pending& p : pending) {
+    if (p.mark == 0) continue;
+    Status status;
+    for (size_t i = p.first; i < p.first + p.count; ++i) {
+      if (status.ok()) status = batch[i].status;
+    }
+    p.index->Synced(p.mark, status);
+    if (result.ok()) result = status;
+  }
+  return result;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<DurableRuntime>> DurableRuntime::Open(const RuntimeOptions& options) {
+  auto runtime = std::make_unique<RuntimeImpl>(options);
+  XT_RETURN_IF_ERROR(runtime->Start());
+  return Result<std::unique_ptr<DurableRuntime>>(std::move(runtime));
+}
+
+}  // namespace xtree

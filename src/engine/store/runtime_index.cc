@@ -1,0 +1,408 @@
+#include "store/runtime_index.h"
+
+#include <algorithm>
+
+#include "store/bulk_build.h"
+#include "tree/checker.h"
+#include "tree/nearest_scan.h"
+#include "tree/window_scan.h"
+
+namespace xtree {
+namespace {
+
+// A thread's buffers for one batch of a scan. A visitor may search again, so a second search of the
+// same thread gets buffers of its own.
+struct ScanBuffers {
+  std::vector<uint64_t> ids;
+  std::vector<double> lo;
+  std::vector<double> hi;
+  bool in_use = false;
+  void Prepare(uint32_t dims) {
+    ids.resize(kScanBatchMin);
+    if (lo.size() < size_t{kScanBatchMin} * dims) {
+      lo.resize(size_t{kScanBatchMin} * dims);
+      hi.resize(size_t{kScanBatchMin} * dims);
+    }
+  }
+};
+
+class BorrowedBuffers {
+ public:
+  explicit BorrowedBuffers(uint32_t dims) {
+    thread_local ScanBuffers shared;
+    buffers_ = shared.in_use ? &own_ : &shared;
+    buffers_->in_use = true;
+    buffers_->Prepare(dims);
+  }
+  ~BorrowedBuffers() { buffers_->in_use = false; }
+  BorrowedBuffers(const BorrowedBuffers&) = delete;
+  ScanBuffers* operator->() { return buffers_; }
+
+ private:
+  ScanBuffers own_;
+  ScanBuffers* buffers_;
+};
+
+Status NoReaderSlot() {
+  return Status::Make(Code::kBusy, "too many threads read at once");
+}
+
+constexpr uint64_t kReplayNsPerOp = 2000;
+constexpr uint64_t kRecoveryMsTarget = 60'000;
+constexpr uint64_t kLogBytesMin = 16u << 20;
+constexpr uint32_t kDirtyPercentMax = 100;
+constexpr uint32_t kFoldStepBlocks = 4096;
+
+}  // namespace
+
+// --- Operations and scans of both kinds.
+
+Status RuntimeIndex::Insert(const Key& key, uint64_t record_id) {
+  std::unique_lock<std::mutex> lock(writer_mutex_);
+  XT_RETURN_IF_ERROR(Usable());
+  XT_RETURN_IF_ERROR(details_->PrepareInsert(&key, record_id));
+  details_->Apply(0);
+  return Applied(&lock);
+}
+
+Status RuntimeIndex::InsertNull(uint64_t record_id) {
+  std::unique_lock<std::mutex> lock(writer_mutex_);
+  XT_RETURN_IF_ERROR(Usable());
+  XT_RETURN_IF_ERROR(details_->PrepareInsert(nullptr, record_id));
+  details_->Apply(0);
+  return Applied(&lock);
+}
+
+Status RuntimeIndex::Delete(const Key& key, uint64_t record_id, bool* found) {
+  std::unique_lock<std::mutex> lock(writer_mutex_);
+  XT_RETURN_IF_ERROR(Usable());
+  const bool point = spec().kind == KeyKind::kPoint;
+  const bool unordered = IsUnordered(spec(), key.lo, point ? key.lo : key.hi);
+  Key bound = key;
+  if (point) std::copy(key.lo, key.lo + spec().dims, bound.hi);
+  if (unordered) bound.lo[0] = bound.hi[0] = NullTreeKey(record_id, true);
+  uint32_t count = 0;
+  XT_RETURN_IF_ERROR(details_->PrepareDelete(unordered ? kTreeNull : kTreeMain, bound, &record_id,
+                                             1, &count));
+  *found = count != 0;
+  if (count == 0) return Status::Ok();
+  details_->Apply(0);
+  return Applied(&lock);
+}
+
+Status RuntimeIndex::SearchTree(uint32_t tree, const Predicate& predicate, const Visitor& visit) {
+  XT_RETURN_IF_ERROR(Usable());
+  EpochReader* reader = runtime_->reader();
+  if (reader == nullptr) return NoReaderSlot();
+  const uint32_t dims = node_store_->shared()->trees[tree].spec.dims;
+  BorrowedBuffers buffers(dims);
+  WindowScan scan(node_store_);
+  XT_RETURN_IF_ERROR(scan.Begin(reader, tree, predicate));
+  for (;;) {
+    uint32_t count = 0;
+    XT_RETURN_IF_ERROR(scan.Next(buffers->ids.data(), buffers->lo.data(), buffers->hi.data(),
+                                 kScanBatchMin, false, &count));
+    if (count == 0) return Status::Ok();
+    for (uint32_t i = 0; i < count; ++i) {
+      visit(buffers->ids[i], &buffers->lo[size_t{i} * dims], &buffers->hi[size_t{i} * dims]);
+    }
+  }
+}
+
+Status RuntimeIndex::Search(const Predicate& predicate, const Visitor& visit) {
+  return SearchTree(kTreeMain, predicate, visit);
+}
+
+Status RuntimeIndex::SearchNull(const Visitor& visit) {
+  return SearchTree(kTreeNull, Predicate::All(), visit);
+}
+
+Status RuntimeIndex::Nearest(const double* point, uint32_t k,
+                             const std::function<void(uint64_t, double)>& visit) {
+  XT_RETURN_IF_ERROR(Usable());
+  EpochReader* reader = runtime_->reader();
+  if (reader == nullptr) return NoReaderSlot();
+  NearestScan scan(node_store_);
+  XT_RETURN_IF_ERROR(scan.Begin(reader, kTreeMain, point, Predicate::All()));
+  constexpr uint32_t kBatch = 64;
+  uint64_t ids[kBatch];
+  double distances[kBatch];
+  while (k > 0) {
+    uint32_t count = 0;
+    XT_RETURN_IF_ERROR(
+        scan.Next(ids, distances, nullptr, nullptr, std::min(k, kBatch), &count));
+    if (count == 0) break;
+    for (uint32_t i = 0; i < count; ++i) visit(ids[i], distances[i]);
+    k -= count;
+  }
+  return Status::Ok();
+}
+
+Status RuntimeIndex::Check(std::vector<std::string>* problems) {
+  std::lock_guard<std::mutex> lock(writer_mutex_);
+  XT_RETURN_IF_ERROR(Usable());
+  WindowPin pin(node_store_->windows());
+  const uint64_t epoch =
+      node_store_->shared()->published_epoch.load(std::memory_order_acquire);
+  for (uint32_t tree = 0; tree < kTrees; ++tree) {
+    TreeReport report;
+    XT_RETURN_IF_ERROR(CheckTree(node_store_, tree, epoch, true, &report));
+    problems->insert(problems->end(), report.problems.begin(), report.problems.end());
+  }
+  return CheckStore(problems);
+}
+
+// Under the writer lock.
+Status RuntimeIndex::Load(const double* lo, const double* hi, const uint64_t* record_ids,
+                          uint64_t count, uint32_t threads) {
+  XT_RETURN_IF_ERROR(Usable());
+  if (!BulkBuild::IsEmpty(*node_store_->shared())) {
+    return Status::InvalidArgument("a bulk load needs an empty index");
+  }
+  BulkBuild build(node_store_, threads);
+  constexpr uint64_t kBatch = 1u << 20;
+  for (uint64_t first = 0; first < count; first += kBatch) {
+    const double* batch_hi = hi != nullptr ? hi + first * spec().dims : nullptr;
+    XT_RETURN_IF_ERROR(build.Add(lo + first * spec().dims, batch_hi, record_ids + first,
+                                 static_cast<uint32_t>(std::min(kBatch, count - first))));
+  }
+  return build.Pack();
+}
+
+Status MemoryIndex::BulkLoad(const double* lo, const double* hi, const uint64_t* record_ids,
+                             uint64_t count, uint32_t threads) {
+  std::lock_guard<std::mutex> lock(writer_mutex_);
+  return Load(lo, hi, record_ids, count, threads);
+}
+
+// --- Durable indexes.
+
+DurableIndex::DurableIndex(DurableRuntime* runtime, const RuntimeOptions& options, FileSystem* fs,
+                           Clock* clock, WindowBudget* budget, EpochShared* epochs,
+                           CheckpointCoordinator* coordinator, const std::string& path)
+    : DurableIndexParts(fs, budget, epochs, path),
+      RuntimeIndex(runtime, &durable, durable.details()),
+      mode_(options.mode),
+      policy_{options.log_bytes_fold,
+              options.log_bytes_fold * 4,
+              options.log_age_fold_ms,
+              kDirtyPercentMax,
+              std::min<uint64_t>(kLogBytesMin, options.log_bytes_fold),
+              kRecoveryMsTarget},
+      clock_(clock),
+      coordinator_(coordinator) {}
+
+Status DurableIndex::Usable() const {
+  if (XT_UNLIKELY(index_shared->broken.load(std::memory_order_relaxed) != 0)) {
+    return Status::Make(Code::kBroken, "index \"%s\" is marked broken",
+                        node_store_->windows()->path().c_str());
+  }
+  return Status::Ok();
+}
+
+Status DurableIndex::Close() {
+  std::lock_guard<std::mutex> fold_lock(fold_mutex_);
+  Status status = FinishFold();
+  const uint64_t mark = durable.log()->end_mark();
+  const Status synced = WaitDurable(mark);
+  return status.ok() ? synced : status;
+}
+
+Status DurableIndex::Applied(std::unique_lock<std::mutex>* lock) {
+  if (mode_ == DurabilityMode::kStrict) {
+    XT_RETURN_IF_ERROR(AppendCommitLocked());
+    const uint64_t mark = durable.log()->end_mark();
+    lock->unlock();
+    return WaitDurable(mark);
+  }
+  return Status::Ok();
+}
+
+// Under the writer lock. A commit is where a capture may be taken, so a fold that is wanted begins
+// here.
+Status DurableIndex::AppendCommitLocked() {
+  if (durable.ops_since_commit() != 0) {
+    XT_RETURN_IF_ERROR(durable.ReserveFrame(0));
+    durable.AppendCommit();
+  }
+  if (XT_UNLIKELY(fold_wanted_.load(std::memory_order_relaxed))) BeginWantedFold();
+  return Status::Ok();
+}
+
+Status DurableIndex::Commit() {
+  uint64_t mark;
+  bool full;
+  {
+    std::lock_guard<std::mutex> lock(writer_mutex_);
+    XT_RETURN_IF_ERROR(Usable());
+    XT_RETURN_IF_ERROR(AppendCommitLocked());
+    mark = durable.log()->end_mark();
+    full = durable.log_bytes() >= policy_.log_bytes_hard && !fold_begun_;
+  }
+  if (mode_ != DurabilityMode::kEventual) XT_RETURN_IF_ERROR(WaitDurable(mark));
+  if (XT_UNLIKELY(full)) {
+    // The background does not keep up (or there is none). A failure here fails no commit.
+    const Status folded = Checkpoint();
+    (void)folded.ok();
+  }
+  return Status::Ok();
+}
+
+// Group commit: whoever finds nobody syncing does it for all that has been appended by then; the
+// others wait and look again.
+Status DurableIndex::WaitDurable(uint64_t mark) {
+  std::unique_lock<std::mutex> lock(commit_mutex_);
+  while (index_shared->log.durable_mark.load(std::memory_order_acquire) < mark) {
+    if (!sync_error_.ok()) return sync_error_;
+    if (syncing_) {
+      synced_.wait(lock);
+      continue;
+    }
+    syncing_ = true;
+    lock.unlock();
+    Status status = durable.SyncLog();
+    lock.lock();
+    syncing_ = false;
+    if (!status.ok()) sync_error_ = std::move(status);
+    synced_.notify_all();
+  }
+  return Status::Ok();
+}
+
+Status DurableIndex::AppendCommit(uint64_t* mark, std::vector<std::string>* paths) {
+  {
+    std::lock_guard<std::mutex> lock(writer_mutex_);
+    XT_RETURN_IF_ERROR(AppendCommitLocked());
+    *mark = durable.log()->end_mark();
+  }
+  std::lock_guard<std::mutex> lock(commit_mutex_);
+  if (!sync_error_.ok()) return sync_error_;
+  if (index_shared->log.durable_mark.load(std::memory_order_acquire) >= *mark) {
+    *mark = 0;
+    return Status::Ok();
+  }
+  *paths = durable.log()->Paths();
+  return Status::Ok();
+}
+
+void DurableIndex::Synced(uint64_t mark, const Status& status) {
+  if (status.ok()) durable.log()->NoteDurable(mark);
+  std::lock_guard<std::mutex> lock(commit_mutex_);
+  if (!status.ok() && sync_error_.ok()) sync_error_ = status;
+  synced_.notify_all();
+}
+
+// --- Folds.
+
+// Under the writer lock, at a commit boundary. The rest is done by FinishFold, elsewhere.
+void DurableIndex::BeginWantedFold() {
+  if (fold_begun_ || !durable.FoldBegin().ok()) return;  // The background asks again.
+  fold_begun_ = true;
+  ops_at_fold_ = log_ops();
+  fold_wanted_.store(false, std::memory_order_relaxed);
+  oldest_op_micros_.store(0, std::memory_order_relaxed);
+  if (coordinator_ != nullptr) coordinator_->Poke();
+}
+
+// Under fold_mutex_. Does what a begun fold still needs; nothing if none has begun.
+Status DurableIndex::FinishFold() {
+  {
+    std::lock_guard<std::mutex> lock(writer_mutex_);
+    if (!fold_begun_) return Status::Ok();
+  }
+  bool done = false;
+  Status status;
+  while (status.ok() && !done) status = durable.FoldWrite(kFoldStepBlocks, &done);
+  if (status.ok()) status = durable.FoldPublish();
+  {
+    std::lock_guard<std::mutex> lock(writer_mutex_);
+    durable.FoldEnd(status.ok());
+    fold_begun_ = false;
+  }
+  // Whoever waits for a commit may find that the capture has made it durable.
+  std::lock_guard<std::mutex> lock(commit_mutex_);
+  synced_.notify_all();
+  return status;
+}
+
+// Under fold_mutex_.
+Status DurableIndex::FoldNow() {
+  for (;;) {
+    XT_RETURN_IF_ERROR(FinishFold());
+    std::lock_guard<std::mutex> lock(writer_mutex_);
+    if (fold_begun_) continue;  // By a commit, just now; it may lack what was committed since.
+    XT_RETURN_IF_ERROR(Usable());
+    fold_wanted_.store(false, std::memory_order_relaxed);
+    XT_RETURN_IF_ERROR(AppendCommitLocked());
+    XT_RETURN_IF_ERROR(durable.FoldBegin());
+    fold_begun_ = true;
+    ops_at_fold_ = log_ops();
+    oldest_op_micros_.store(0, std::memory_order_relaxed);
+    break;
+  }
+  return FinishFold();
+}
+
+Status DurableIndex::Checkpoint() {
+  std::lock_guard<std::mutex> fold_lock(fold_mutex_);
+  return FoldNow();
+}
+
+Status DurableIndex::BulkLoad(const double* lo, const double* hi, const uint64_t* record_ids,
+                              uint64_t count, uint32_t threads) {
+  std::lock_guard<std::mutex> fold_lock(fold_mutex_);
+  XT_RETURN_IF_ERROR(FinishFold());
+  std::lock_guard<std::mutex> lock(writer_mutex_);
+  XT_RETURN_IF_ERROR(AppendCommitLocked());
+  if (fold_begun_) {
+    return Status::Make(Code::kBusy, "index \"%s\" is being folded",
+                        node_store_->windows()->path().c_str());
+  }
+  XT_RETURN_IF_ERROR(Load(lo, hi, record_ids, count, threads));
+  return durable.WriteCaptureInPlace();
+}
+
+FoldDecision DurableIndex::Decide() {
+  FoldInputs inputs;
+  inputs.log_bytes = durable.log_bytes();
+  {
+    std::lock_guard<std::mutex> lock(writer_mutex_);
+    inputs.ops_since_fold = log_ops() - ops_at_fold_;
+  }
+  inputs.data_bytes =
+      uint64_t{index_shared->allocator.used_blocks.load(std::memory_order_relaxed)} * kBlockBytes;
+  const uint64_t now = clock_->NowMicros();
+  uint64_t oldest = oldest_op_micros_.load(std::memory_order_relaxed);
+  if (inputs.log_bytes == 0) {
+    oldest_op_micros_.store(0, std::memory_order_relaxed);
+    oldest = 0;
+  } else if (oldest == 0) {
+    oldest_op_micros_.store(now, std::memory_order_relaxed);
+  }
+  inputs.oldest_op_age_ms = oldest != 0 ? (now - oldest) / 1000 : 0;
+  inputs.replay_ns_per_op = kReplayNsPerOp;
+  return DecideFold(policy_, inputs);
+}
+
+void DurableIndex::BackgroundStep(bool flush, bool fold) {
+  if (flush) {
+    const uint64_t mark = durable.log()->end_mark();
+    const Status status = WaitDurable(mark);  // Latched if it fails; the next Commit reports it.
+    (void)status.ok();
+  }
+  if (!fold) return;
+  std::lock_guard<std::mutex> fold_lock(fold_mutex_);
+  Status status = FinishFold();
+  if (!status.ok() || Decide() == FoldDecision::kNone) return;
+  bool at_boundary;
+  {
+    std::lock_guard<std::mutex> lock(writer_mutex_);
+    at_boundary = durable.ops_since_commit() == 0;
+    if (at_boundary) BeginWantedFold();
+  }
+  // Otherwise the next commit begins it: a capture must not make uncommitted operations durable.
+  if (!at_boundary) fold_wanted_.store(true, std::memory_order_relaxed);
+  if (at_boundary) status = FinishFold();
+}
+
+}  // namespace xtree

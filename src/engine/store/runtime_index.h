@@ -1,0 +1,138 @@
+// The indexes of a DurableRuntime: what Index promises, over a MemoryStore or a DurableStore.
+//
+// Locks, in this order: fold_mutex_ (one fold at a time), writer_mutex_ (one writer), commit_mutex_
+// (who syncs the log). No file is synced under the writer's.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint_coordinator.h"
+#include "store/durable_runtime.h"
+#include "store/memory_store.h"
+
+namespace xtree {
+
+// What both kinds share: operations through IndexDetails, scans.
+class RuntimeIndex : public Index {
+ public:
+  Status Insert(const Key& key, uint64_t record_id) override;
+  Status InsertNull(uint64_t record_id) override;
+  Status Delete(const Key& key, uint64_t record_id, bool* found) override;
+  Status Search(const Predicate& predicate, const Visitor& visit) override;
+  Status SearchNull(const Visitor& visit) override;
+  Status Nearest(const double* point, uint32_t k,
+                 const std::function<void(uint64_t, double)>& visit) override;
+  Status Check(std::vector<std::string>* problems) override;
+
+ protected:
+  RuntimeIndex(DurableRuntime* runtime, NodeStore* node_store, IndexDetails* details)
+      : runtime_(runtime), node_store_(node_store), details_(details) {}
+  Status SearchTree(uint32_t tree, const Predicate& predicate, const Visitor& visit);
+  const KeySpec& spec() const { return node_store_->shared()->trees[kTreeMain].spec; }
+  // Kinds of store differ in what follows an applied operation. Called with the writer lock held
+  // through `lock`, which it may release.
+  virtual Status Applied(std::unique_lock<std::mutex>* lock) = 0;
+  virtual Status CheckStore(std::vector<std::string>* problems) = 0;
+  virtual Status Usable() const = 0;
+  Status Load(const double* lo, const double* hi, const uint64_t* record_ids, uint64_t count,
+              uint32_t threads);
+
+  DurableRuntime* const runtime_;
+  NodeStore* const node_store_;
+  IndexDetails* const details_;
+  std::mutex writer_mutex_;
+};
+
+struct MemoryIndexParts {
+  MemoryStore memory;
+  IndexDetails memory_details;
+  MemoryIndexParts(const IndexOptions& options, EpochShared* epochs)
+      : memory(options, epochs), memory_details(&memory, nullptr) {}
+};
+
+class MemoryIndex final : private MemoryIndexParts, public RuntimeIndex {
+ public:
+  MemoryIndex(DurableRuntime* runtime, const IndexOptions& options, EpochShared* epochs)
+      : MemoryIndexParts(options, epochs), RuntimeIndex(runtime, &memory, &memory_details) {}
+  Status BulkLoad(const double* lo, const double* hi, const uint64_t* record_ids, uint64_t count,
+                  uint32_t threads) override;
+  Status Commit() override { return Status::Ok(); }
+  Status Checkpoint() override { return Status::Ok(); }
+  StoreInterface* store() override { return &memory; }
+
+ private:
+  Status Applied(std::unique_lock<std::mutex>*) override { return Status::Ok(); }
+  Status CheckStore(std::vector<std::string>*) override { return Status::Ok(); }
+  Status Usable() const override { return Status::Ok(); }
+};
+
+struct DurableIndexParts {
+  std::unique_ptr<IndexShared> index_shared;
+  DurableStore durable;
+  DurableIndexParts(FileSystem* fs, WindowBudget* budget, EpochShared* epochs,
+                    const std::string& path)
+      : index_shared(new IndexShared()),
+        durable(index_shared.get(), fs, budget, epochs, path, path + "_log", ChunkSource::kHeap) {}
+};
+
+class DurableIndex final : private DurableIndexParts, public RuntimeIndex {
+ public:
+  // `coordinator` may be null: then folds happen only in Checkpoint and past the hard limit.
+  DurableIndex(DurableRuntime* runtime, const RuntimeOptions& options, FileSystem* fs, Clock* clock,
+               WindowBudget* budget, EpochShared* epochs, CheckpointCoordinator* coordinator,
+               const std::string& path);
+  Status Create(const IndexOptions& options) { return durable.Create(options, Identity{}, 1); }
+  Status Open() { return durable.Load(LoadPolicy{}); }
+  Status Close();  // Ends a running fold; syncs what is committed.
+
+  Status BulkLoad(const double* lo, const double* hi, const uint64_t* record_ids, uint64_t count,
+                  uint32_t threads) override;
+  Status Commit() override;
+  Status Checkpoint() override;
+  StoreInterface* store() override { return &durable; }
+
+  // For CommitAll: writes the commit frame; `mark` is what must become durable, 0 if all is.
+  Status AppendCommit(uint64_t* mark, std::vector<std::string>* paths);
+  void Synced(uint64_t mark, const Status& status);
+  // One round of background work: `flush` syncs the log, `fold` folds if it is time.
+  void BackgroundStep(bool flush, bool fold);
+
+ private:
+  Status Applied(std::unique_lock<std::mutex>* lock) override;
+  Status CheckStore(std::vector<std::string>* problems) override {
+    return durable.CheckBlocks(problems);
+  }
+  Status Usable() const override;
+  Status AppendCommitLocked();
+  Status WaitDurable(uint64_t mark);
+  FoldDecision Decide();
+  void BeginWantedFold();
+  Status FinishFold();
+  Status FoldNow();
+  uint64_t log_ops() const {
+    return index_shared->log.appended_ops.load(std::memory_order_relaxed);
+  }
+
+  const DurabilityMode mode_;
+  const FoldPolicy policy_;
+  Clock* const clock_;
+  CheckpointCoordinator* const coordinator_;
+
+  std::mutex fold_mutex_;                 // Held by whoever runs FoldWrite and FoldPublish.
+  std::atomic<bool> fold_wanted_{false};  // The next commit begins a fold.
+  bool fold_begun_ XT_GUARDED_BY(writer_mutex_) = false;  // It waits for FinishFold.
+  uint64_t ops_at_fold_ XT_GUARDED_BY(writer_mutex_) = 0;
+  std::atomic<uint64_t> oldest_op_micros_{0};  // When the background first saw an unfolded one.
+
+  std::mutex commit_mutex_;
+  std::condition_variable synced_;
+  bool syncing_ XT_GUARDED_BY(commit_mutex_) = false;
+  Status sync_error_ XT_GUARDED_BY(commit_mutex_);  // Latched: a failed sync is never retried.
+};
+
+}  // namespace xtree
