@@ -67,8 +67,12 @@ SELECT xtree_check('ddl_k', true);
 ALTER TABLE ddl ALTER COLUMN k TYPE box USING box(k, k);
 SELECT count(*) FROM ddl WHERE k <@ box '(1,1),(10,10)';
 SELECT xtree_check('ddl_k', true);
--- CLUSTER needs an index that can be read in an order.
+-- CLUSTER puts the rows in the order of the tree, NULLs last.
+INSERT INTO ddl VALUES (2005, NULL), (2006, '(NaN,1),(1,1)');
 CLUSTER ddl USING ddl_k;
+SELECT count(*), count(k) FROM ddl;
+SELECT id FROM ddl ORDER BY ctid DESC LIMIT 1;
+SELECT xtree_check('ddl_k', true);
 
 -- Unlogged and logged.
 ALTER TABLE ddl SET UNLOGGED;

@@ -18,9 +18,11 @@ DECLARE
 	line text;
 	uses_index boolean := false;
 BEGIN
-	PERFORM set_config('enable_indexscan', 'off', true), set_config('enable_seqscan', 'on', true);
+	PERFORM set_config('enable_indexscan', 'off', true), set_config('enable_seqscan', 'on', true),
+			set_config('enable_sort', 'on', true);
 	EXECUTE collect INTO expected;
-	PERFORM set_config('enable_indexscan', 'on', true), set_config('enable_seqscan', 'off', true);
+	PERFORM set_config('enable_indexscan', 'on', true), set_config('enable_seqscan', 'off', true),
+			set_config('enable_bitmapscan', 'off', true), set_config('enable_sort', 'off', true);
 	FOR line IN EXECUTE 'EXPLAIN (COSTS OFF) ' || query LOOP
 		uses_index := uses_index OR line ~ 'Order By:';
 	END LOOP;
@@ -65,6 +67,8 @@ SELECT t AS "table", n AS "limit", count(*) AS tried,
 	   count(nearest_difference('near_' || t, p, 'true', n)) AS differences
 FROM probes, unnest(ARRAY['point', 'box', 'circle', 'polygon']) t, unnest(ARRAY[1, 10, 200, 100000]) n
 GROUP BY 1, 2 ORDER BY 1, 2;
+SELECT difference FROM probes, unnest(ARRAY['point', 'box', 'circle', 'polygon']) t,
+	nearest_difference('near_' || t, p, 'true', 100000) difference WHERE difference IS NOT NULL;
 -- With a window as well; it is applied inside the search.
 SELECT t AS "table", count(*) AS tried,
 	   count(nearest_difference('near_' || t, p, w, 20)) AS differences
@@ -81,24 +85,24 @@ SET enable_seqscan = off;
 SET enable_bitmapscan = off;
 SET enable_sort = off;
 -- Distances are the operator's own, to the last bit.
-SELECT count(*) FROM (SELECT id, k <-> '(3,4)' AS d, lag(k <-> '(3,4)') OVER () AS before
-	FROM (SELECT id, k FROM near_point ORDER BY k <-> '(3,4)') s) s WHERE d < before;
+SELECT count(*) FROM (SELECT id, k <-> point '(3,4)' AS d, lag(k <-> point '(3,4)') OVER () AS before
+	FROM (SELECT id, k FROM near_point ORDER BY k <-> point '(3,4)') s) s WHERE d < before;
 -- Two orderings: the second decides among equals.
-EXPLAIN (COSTS OFF) SELECT id FROM near_box ORDER BY k <-> '(50,50)', k <-> '(0,0)' LIMIT 5;
+EXPLAIN (COSTS OFF) SELECT id FROM near_box ORDER BY k <-> point '(50,50)', k <-> point '(0,0)' LIMIT 5;
 CREATE TEMP TABLE by_index AS SELECT row_number() OVER () AS n, d1, d2 FROM
-	(SELECT k <-> '(50,50)' AS d1, k <-> '(0,0)' AS d2 FROM near_box ORDER BY k <-> '(50,50)', k <-> '(0,0)') s;
+	(SELECT k <-> point '(50,50)' AS d1, k <-> point '(0,0)' AS d2 FROM near_box ORDER BY k <-> point '(50,50)', k <-> point '(0,0)') s;
 CREATE TEMP TABLE by_point AS SELECT row_number() OVER () AS n, d1, d2 FROM
-	(SELECT k <-> '(50,50)' AS d1, k <-> '(0,0)' AS d2 FROM near_point ORDER BY k <-> '(50,50)', k <-> '(0,0)') s;
+	(SELECT k <-> point '(50,50)' AS d1, k <-> point '(0,0)' AS d2 FROM near_point ORDER BY k <-> point '(50,50)', k <-> point '(0,0)') s;
 RESET enable_sort;
 SET enable_indexscan = off;
 SET enable_seqscan = on;
 SELECT count(*) FROM by_index FULL JOIN
-	(SELECT row_number() OVER (ORDER BY k <-> '(50,50)', k <-> '(0,0)') AS n, k <-> '(50,50)' AS d1,
-			k <-> '(0,0)' AS d2 FROM near_box) s USING (n)
+	(SELECT row_number() OVER (ORDER BY k <-> point '(50,50)', k <-> point '(0,0)') AS n, k <-> point '(50,50)' AS d1,
+			k <-> point '(0,0)' AS d2 FROM near_box) s USING (n)
 	WHERE (by_index.d1, by_index.d2) IS DISTINCT FROM (s.d1, s.d2);
 SELECT count(*) FROM by_point FULL JOIN
-	(SELECT row_number() OVER (ORDER BY k <-> '(50,50)', k <-> '(0,0)') AS n, k <-> '(50,50)' AS d1,
-			k <-> '(0,0)' AS d2 FROM near_point) s USING (n)
+	(SELECT row_number() OVER (ORDER BY k <-> point '(50,50)', k <-> point '(0,0)') AS n, k <-> point '(50,50)' AS d1,
+			k <-> point '(0,0)' AS d2 FROM near_point) s USING (n)
 	WHERE (by_point.d1, by_point.d2) IS DISTINCT FROM (s.d1, s.d2);
 RESET enable_indexscan;
 SET enable_seqscan = off;

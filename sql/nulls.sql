@@ -22,15 +22,22 @@ SELECT count(*) FROM nulls WHERE k && NULL;
 SELECT count(*) FROM nulls WHERE k && '(0,0),(10,10)';
 SELECT count(*) FROM nulls WHERE k && '(0,0),(10,10)' AND k IS NOT NULL;
 SELECT count(*) FROM nulls WHERE k && '(0,0),(10,10)' AND k IS NULL;
+PREPARE met(box) AS SELECT count(*) FROM nulls WHERE k && $1;
+SET plan_cache_mode = force_generic_plan;
+EXPLAIN (COSTS OFF) EXECUTE met(NULL);
+EXECUTE met(NULL);
+EXECUTE met('(0,0),(10,10)');
+EXECUTE met(NULL);
+RESET plan_cache_mode;
 -- Unordered keys match where the comparisons that an operator makes leave the NaN out.
 SELECT id FROM nulls WHERE k ~= '(NaN,NaN),(NaN,NaN)';
 SELECT id FROM nulls WHERE k << '(5,0),(6,1)' ORDER BY id;
 SELECT count(*) FROM nulls WHERE k << '(5,0),(6,1)' AND k IS NULL;
 
 -- A scan without keys returns every row: ORDER BY makes the planner take one.
-EXPLAIN (COSTS OFF) SELECT id FROM nulls ORDER BY k <-> '(0,0)';
+EXPLAIN (COSTS OFF) SELECT id FROM nulls ORDER BY k <-> point '(0,0)';
 SELECT count(*), count(id) FILTER (WHERE id % 3 = 0) FROM
-	(SELECT id FROM nulls ORDER BY k <-> '(0,0)') s;
+	(SELECT id FROM nulls ORDER BY k <-> point '(0,0)') s;
 
 SET enable_indexscan = off;
 SET enable_bitmapscan = on;

@@ -132,7 +132,7 @@ INSERT INTO arguments SELECT 'point', k::text FROM op_point WHERE id % 101 = 1;
 INSERT INTO arguments SELECT 'box', k::text FROM op_box WHERE id % 101 = 1;
 INSERT INTO arguments SELECT 'circle', k::text FROM op_circle WHERE id % 101 = 1;
 INSERT INTO arguments SELECT 'polygon', k::text FROM op_polygon WHERE id % 51 = 1;
-INSERT INTO arguments VALUES ('point', NULL), ('box', NULL), ('circle', NULL), ('polygon', NULL);
+DELETE FROM arguments WHERE arg IS NULL;
 
 -- How often each operator was tried, and on which arguments it differed.
 CREATE TEMP TABLE results AS
@@ -150,8 +150,7 @@ SELECT type, strategy, operator, argument, count(*) > 30 AS tried, count(differe
 FROM results GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 4;
 SELECT difference FROM results WHERE difference IS NOT NULL ORDER BY 1 LIMIT 20;
 
-DELETE FROM op_point WHERE abs(k[0]) BETWEEN 1e15 AND 1.8e308 OR abs(k[1]) BETWEEN 1e15 AND 1.8e308
-	OR abs(k[0]) BETWEEN 1e-323 AND 1e-300 OR abs(k[1]) BETWEEN 1e-323 AND 1e-300;
+DELETE FROM op_point USING coordinates c WHERE c.kind = 3 AND (k[0] = c.v OR k[1] = c.v);
 SELECT a.type AS argument, count(*) > 30 AS tried,
 	   count(scan_difference('op_point', format('k <@ %L::%s', a.arg, a.type))) AS differences
 FROM arguments a WHERE a.type IN ('circle', 'polygon') GROUP BY 1 ORDER BY 1;

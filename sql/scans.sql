@@ -15,8 +15,8 @@ ANALYZE tiles, pins;
 
 -- The planner takes the index for a window, a bitmap for a larger part, a nearest search for LIMIT.
 EXPLAIN (COSTS OFF) SELECT * FROM tiles WHERE k && '(10.2,10.2),(10.4,10.4)';
-EXPLAIN (COSTS OFF) SELECT * FROM pins ORDER BY k <-> '(50,50)' LIMIT 5;
-EXPLAIN (COSTS OFF) SELECT * FROM pins WHERE k <@ box '(10,10),(10.5,10.5)' ORDER BY k <-> '(10,10)' LIMIT 5;
+EXPLAIN (COSTS OFF) SELECT * FROM pins ORDER BY k <-> point '(50,50)' LIMIT 5;
+EXPLAIN (COSTS OFF) SELECT * FROM pins WHERE k <@ box '(10,10),(10.5,10.5)' ORDER BY k <-> point '(10,10)' LIMIT 5;
 -- What the whole table matches is not worth an index.
 EXPLAIN (COSTS OFF) SELECT * FROM tiles WHERE k && '(-1,-1),(101,101)';
 
@@ -68,7 +68,7 @@ DECLARE
 BEGIN
 	FOR i IN 1..200 LOOP
 		BEGIN
-			PERFORM 1 / (id - id) FROM tiles WHERE k && '(1,1),(50,50)' ORDER BY k <-> '(1,1)';
+			PERFORM 1 / (id - id) FROM tiles WHERE k && '(1,1),(50,50)' ORDER BY k <-> point '(1,1)';
 		EXCEPTION WHEN division_by_zero THEN n := n + 1;
 		END;
 	END LOOP;
@@ -81,7 +81,7 @@ COMMIT;
 FETCH 2 FROM h;
 CLOSE h;
 BEGIN;
-DECLARE b SCROLL CURSOR FOR SELECT id FROM pins ORDER BY k <-> '(50,50)';
+DECLARE b SCROLL CURSOR FOR SELECT id FROM pins ORDER BY k <-> point '(50,50)';
 MOVE 3 FROM b;
 FETCH BACKWARD 1 FROM b \gset
 FETCH FORWARD 0 FROM b \gset again_

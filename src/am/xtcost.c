@@ -140,6 +140,10 @@ xtcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	costs.indexStartupCost += descent_cost;
 	costs.indexTotalCost += descent_cost;
 
+	/* Proposed for queries that need no column; never to be chosen (see xtrescan). */
+	if (path->path.pathtype == T_IndexOnlyScan)
+		costs.indexTotalCost += 100.0 * disable_cost;
+
 	*indexStartupCost = costs.indexStartupCost;
 	*indexTotalCost = Max(costs.indexTotalCost, costs.indexStartupCost);
 	*indexSelectivity = costs.indexSelectivity;

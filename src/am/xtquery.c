@@ -22,6 +22,7 @@
 #include "utils/float.h"
 #include "utils/fmgroids.h"
 #include "utils/geo_decls.h"
+#include "utils/regproc.h"
 
 #include "xtree.h"
 
@@ -624,6 +625,18 @@ apply_key(XtQuery *query, ScanKey key)
 	}
 }
 
+static bool
+predicate_is_possible(const XtSpec *spec, const XtPredicate *predicate)
+{
+	for (int dim = 0; dim < spec->dims; dim++)
+	{
+		if (predicate->lo_min[dim] > predicate->lo_max[dim] ||
+			predicate->hi_min[dim] > predicate->hi_max[dim])
+			return false;
+	}
+	return true;
+}
+
 void
 XtBuildQuery(const XtSpec *spec, ScanKey keys, int nkeys, XtQuery *query)
 {
@@ -662,12 +675,8 @@ XtBuildQuery(const XtSpec *spec, ScanKey keys, int nkeys, XtQuery *query)
 		}
 		apply_key(query, key);
 	}
-	for (int dim = 0; dim < spec->dims && query->ordered; dim++)
-	{
-		if (query->predicate.lo_min[dim] > query->predicate.lo_max[dim] ||
-			query->predicate.hi_min[dim] > query->predicate.hi_max[dim])
-			query->ordered = false;
-	}
+	if (!predicate_is_possible(spec, &query->predicate))
+		query->ordered = false;
 }
 
 void
@@ -676,6 +685,28 @@ XtNullTreePredicate(bool unordered, XtPredicate *predicate)
 	predicate->lo_min[0] = predicate->hi_min[0] = unordered ? -get_float8_infinity() : 0.0;
 	predicate->lo_max[0] = predicate->hi_max[0] = unordered ? -1.0 : get_float8_infinity();
 	predicate->nan_matches = false;
+}
+
+bool
+XtUnboundedPart(const XtSpec *spec, const XtPredicate *all, int part, XtPredicate *predicate)
+{
+	*predicate = *all;
+	for (int dim = 0; dim < spec->dims && 2 * dim <= part; dim++)
+	{
+		if (part == 2 * dim)
+		{
+			lower_max(&predicate->lo_max[dim], -get_float8_infinity());
+			break;
+		}
+		raise_min(&predicate->lo_min[dim], -DBL_MAX);
+		if (part == 2 * dim + 1)
+		{
+			raise_min(&predicate->hi_min[dim], get_float8_infinity());
+			break;
+		}
+		lower_max(&predicate->hi_max[dim], DBL_MAX);
+	}
+	return predicate_is_possible(spec, predicate);
 }
 
 /* --- Distances -------------------------------------------------------------------------------- */
@@ -695,7 +726,8 @@ XtBuildOrder(const XtSpec *spec, ScanKey key, XtOrder *order)
 		function != F_DIST_POLYP && function != F_DIST_CPOINT)
 		ereport(ERROR,
 				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("access method \"xtree\" cannot order by function %u", function)));
+				 errmsg("access method \"xtree\" cannot order by function %s",
+						format_procedure(function))));
 	Assert(spec->dims == 2);
 	point = DatumGetPointP(key->sk_argument);
 	if (!isfinite(point->x) || !isfinite(point->y))

@@ -7,10 +7,13 @@
  * batches, with no engine frame on the stack between them.
  *
  * In an ordered scan the unordered rows come first, with the least possible distance and a recheck:
- * the executor puts them where they belong. NULL rows come last, with NULL distances.
+ * the executor puts them where they belong. So do boxes and polygons that are infinite in some
+ * direction, to which the host's distance is not the geometric one (from (-10,0) it finds the box
+ * from (1,1) to infinity 2 away). NULL rows come last, with NULL distances.
  *
  * Under a snapshot that is not MVCC (exclusion constraints), a record id may have been vacuumed and
- * given to another row between the batch and the fetch, so every row is rechecked.
+ * given to another row between the batch and the fetch, so every row is rechecked. Without keys there
+ * is nothing to recheck (CLUSTER, which holds VACUUM off).
  */
 #include "postgres.h"
 
@@ -30,7 +33,12 @@
 
 typedef enum XtStage
 {
-	STAGE_START, STAGE_UNORDERED, STAGE_ORDERED, STAGE_NULLS, STAGE_END
+	STAGE_START,
+	STAGE_UNORDERED,
+	STAGE_UNBOUNDED,			/* only when the next one is by distance; as many times as parts */
+	STAGE_ORDERED,
+	STAGE_NULLS,
+	STAGE_END
 } XtStage;
 
 typedef struct XtScanOpaqueData
@@ -42,6 +50,9 @@ typedef struct XtScanOpaqueData
 	bool		walks_nearest;	/* the engine delivers ordered rows by distance */
 
 	XtStage		stage;
+	int			part;			/* of STAGE_UNBOUNDED (XtUnboundedPart) */
+	bool		splits_unbounded;	/* STAGE_UNBOUNDED is used */
+	XtPredicate predicate;		/* of this stage */
 	bool		running;		/* the engine scan of this stage has begun */
 	bool		recheck;		/* rows of this stage */
 	uint32		nearest_batch;
@@ -105,6 +116,14 @@ xtrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 	XtScanOpaque so = (XtScanOpaque) scan->opaque;
 	const XtSpec *spec;
 
+	/*
+	 * The planner makes index-only scans of queries that need no column at all, whatever amcanreturn
+	 * says; xtcostestimate makes sure that it never chooses one. Here it would be wrong: a row removed
+	 * by VACUUM after the batch was read could be taken for visible, on the visibility map's word.
+	 */
+	if (scan->xs_want_itup)
+		elog(ERROR, "xtree does not support index-only scans");
+
 	if (keys && scan->numberOfKeys > 0)
 		memmove(scan->keyData, keys, scan->numberOfKeys * sizeof(ScanKeyData));
 	if (orderbys && scan->numberOfOrderBys > 0)
@@ -117,12 +136,14 @@ xtrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 
 	XtBuildQuery(spec, scan->keyData, scan->numberOfKeys, &so->query);
 	so->walks_nearest = false;
+	so->splits_unbounded = false;
 	for (int i = 0; i < scan->numberOfOrderBys; i++)
 		so->order_arg_null[i] = (scan->orderByData[i].sk_flags & SK_ISNULL) != 0;
 	if (scan->numberOfOrderBys > 0)
 	{
 		XtBuildOrder(spec, &scan->orderByData[0], &so->order);
 		so->walks_nearest = so->order.kind == XT_ORDER_EXACT || so->order.kind == XT_ORDER_BOUND;
+		so->splits_unbounded = so->order.kind == XT_ORDER_BOUND;
 	}
 	allocate_batch(so, spec->dims);
 	so->nearest_batch = NEAREST_BATCH_MIN;
@@ -131,31 +152,58 @@ xtrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 
 /* --- Batches ---------------------------------------------------------------------------------- */
 
-/* Moves to the next stage that can have rows, if there is one. */
+/* Moves to the next stage that can have rows, if there is one, and sets its predicate. */
 static bool
 next_stage(IndexScanDesc scan)
 {
 	XtScanOpaque so = (XtScanOpaque) scan->opaque;
-	const XtIndex *index = so->ref->handle->index;
+	const XtHandle *handle = so->ref->handle;
+	const int	parts = 2 * handle->spec.dims;
+
+	/* Nearly always empty, and then not worth an epoch. */
+	const bool	null_tree = xt_entries(handle->index, XT_TREE_NULL) > 0;
 
 	while (so->stage < STAGE_END)
 	{
-		if (so->stage == STAGE_START)
-			pgstat_count_index_scan(scan->indexRelation);
-		so->stage++;
-		if (so->stage == STAGE_ORDERED && so->query.ordered)
+		if (so->stage == STAGE_UNBOUNDED && so->part + 1 < parts)
+			so->part++;
+		else
 		{
-			so->recheck = so->query.recheck;
-			return true;
+			so->stage++;
+			so->part = 0;
 		}
-		if ((so->stage == STAGE_UNORDERED && so->query.unordered) ||
-			(so->stage == STAGE_NULLS && so->query.nulls))
+		so->recheck = so->query.recheck;
+		switch (so->stage)
 		{
-			/* Nearly always empty, and then not worth an epoch. */
-			if (xt_entries(index, XT_TREE_NULL) == 0)
-				continue;
-			so->recheck = so->stage == STAGE_UNORDERED;
-			return true;
+			case STAGE_UNORDERED:
+				pgstat_count_index_scan(scan->indexRelation);
+				if (!so->query.unordered || !null_tree)
+					break;
+				so->recheck = true;
+				XtNullTreePredicate(true, &so->predicate);
+				return true;
+			case STAGE_UNBOUNDED:
+				if (so->query.ordered && so->splits_unbounded &&
+					XtUnboundedPart(&handle->spec, &so->query.predicate, so->part, &so->predicate))
+					return true;
+				break;
+			case STAGE_ORDERED:
+				if (!so->query.ordered)
+					break;
+				if (!so->splits_unbounded)
+					so->predicate = so->query.predicate;
+				else if (!XtUnboundedPart(&handle->spec, &so->query.predicate, parts, &so->predicate))
+					break;
+				return true;
+			case STAGE_NULLS:
+				if (!so->query.nulls || !null_tree)
+					break;
+				so->recheck = false;
+				XtNullTreePredicate(false, &so->predicate);
+				return true;
+			case STAGE_START:
+			case STAGE_END:
+				break;
 		}
 	}
 	return false;
@@ -166,21 +214,17 @@ begin_engine_scan(IndexScanDesc scan)
 {
 	XtScanOpaque so = (XtScanOpaque) scan->opaque;
 	XtScanRef  *ref = so->ref;
-	XtPredicate null_predicate;
+	const uint32 tree = (so->stage == STAGE_UNORDERED || so->stage == STAGE_NULLS) ?
+		XT_TREE_NULL : XT_TREE_MAIN;
 	XtError		error;
 	bool		ok;
 
-	if (so->stage != STAGE_ORDERED)
-		XtNullTreePredicate(so->stage == STAGE_UNORDERED, &null_predicate);
 	do
 	{
-		if (so->stage != STAGE_ORDERED)
-			ok = xt_scan_window(ref->scan, XT_TREE_NULL, &null_predicate, &error);
-		else if (so->walks_nearest)
-			ok = xt_scan_nearest(ref->scan, XT_TREE_MAIN, so->order.point,
-								 &so->query.predicate, &error);
+		if (so->walks_nearest && so->stage == STAGE_ORDERED)
+			ok = xt_scan_nearest(ref->scan, tree, so->order.point, &so->predicate, &error);
 		else
-			ok = xt_scan_window(ref->scan, XT_TREE_MAIN, &so->query.predicate, &error);
+			ok = xt_scan_window(ref->scan, tree, &so->predicate, &error);
 	} while (!ok && XtProvideMemory(ref->handle, &error));
 	if (!ok)
 		XtReportError(scan->indexRelation, &error);
@@ -229,6 +273,14 @@ next_batch(IndexScanDesc scan)
 		}
 		stop_engine(so);
 	}
+}
+
+static bool
+must_recheck(IndexScanDesc scan)
+{
+	XtScanOpaque so = (XtScanOpaque) scan->opaque;
+
+	return scan->numberOfKeys > 0 && (so->recheck || !IsMVCCSnapshot(scan->xs_snapshot));
 }
 
 /* --- Plain and ordered scans ------------------------------------------------------------------ */
@@ -300,7 +352,7 @@ xtgettuple(IndexScanDesc scan, ScanDirection dir)
 		return false;
 
 	XtRecordTid(so->record_ids[so->next], &scan->xs_heaptid);
-	scan->xs_recheck = so->recheck || !IsMVCCSnapshot(scan->xs_snapshot);
+	scan->xs_recheck = must_recheck(scan);
 	if (scan->numberOfOrderBys > 0)
 		set_order_values(scan, so->next);
 	so->next++;
@@ -321,8 +373,7 @@ xtgetbitmap(IndexScanDesc scan, TIDBitmap *tbm)
 	{
 		for (int i = 0; i < so->count; i++)
 			XtRecordTid(so->record_ids[i], &so->tids[i]);
-		tbm_add_tuples(tbm, so->tids, so->count,
-					   so->recheck || !IsMVCCSnapshot(scan->xs_snapshot));
+		tbm_add_tuples(tbm, so->tids, so->count, must_recheck(scan));
 		total += so->count;
 	}
 	return total;
