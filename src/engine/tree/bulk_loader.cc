@@ -218,7 +218,7 @@ uint32_t BulkLoader::TakeAdded(double* lo, double* hi, uint64_t* record_ids, uin
   for (uint64_t c = 0; c < s.taken >> kChunkShift; ++c) s.chunks[c].reset();
   if (s.taken == s.ids.size()) {
     s.chunks.clear();
-    s.ids = {};
+    std::vector<uint64_t>().swap(s.ids);
     s.taken = 0;
   }
   return count;

@@ -126,6 +126,13 @@ bool Checker::CheckHeaders(const NodeRef& node, const NodeLayout& layout) {
             first.block_number, first.order, node.order, layout.base_order);
     return false;
   }
+  const uint32_t window = first.block_number / kWindowBlocks;
+  if (window >= kWindowsMax ||
+      store_->windows()->BlockAddress(first.block_number) !=
+          reinterpret_cast<const std::byte*>(&first)) {
+    Problem("node %" PRIx64 " says that it is in block %u, where it is not", first.node_id,
+            first.block_number);
+  }
   bool readable = true;
   uint32_t entries = 0;
   for (uint32_t i = 0; i < blocks; ++i) {

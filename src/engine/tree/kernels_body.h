@@ -254,7 +254,8 @@ XT_KERNEL D SideOf(const NodeLayout& l, const T* row, double p, bool points) {
   const D lo = LoadCoord(row);
   if (points) {
     const D side = Sub(x, lo);
-    return Max(Sub(lo, x), side);  // The absolute value: both are NaN, or one is negative.
+    // The absolute value: both are NaN, or one is negative; and -0 + 0 is 0, whose bits sort first.
+    return Add(Max(Sub(lo, x), side), SetD(0));
   }
   const D hi = LoadCoord(row + l.group_size);
   return Max(Sub(lo, x), Max(Sub(x, hi), SetD(0)));
