@@ -28,6 +28,13 @@
 
 #include "xtree.h"
 
+#define ST_SORT sort_record_ids
+#define ST_ELEMENT_TYPE uint64
+#define ST_COMPARE(a, b) (*(a) < *(b) ? -1 : *(a) > *(b))
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
+
 /* A first batch that serves a small LIMIT; each further one is twice as long. */
 #define NEAREST_BATCH_MIN	32
 
@@ -269,6 +276,13 @@ next_batch(IndexScanDesc scan)
 		if (n > 0)
 		{
 			so->count = n;
+
+			/*
+			 * Rows of one heap page one after the other, so that it is pinned once. A scan of everything
+			 * keeps the order of the tree: CLUSTER is after that.
+			 */
+			if (!nearest && scan->numberOfKeys > 0)
+				sort_record_ids(so->record_ids, n);
 			return true;
 		}
 		stop_engine(so);
