@@ -168,12 +168,37 @@ double Splitter::Intersection(const double* a, const double* b) const {
   return volume;
 }
 
-double Splitter::OverlapRatio(uint32_t left_count) const {
+double Splitter::SharedVolume(uint32_t left_count) const {
   const double* left = Prefix(left_count);
   const double* right = Suffix(left_count);
   const double shared = Intersection(left, right);
   if (shared <= 0) return 0;
   return shared / (Volume(left) + Volume(right) - shared);
+}
+
+double Splitter::SharedEntries(uint32_t left_count) const {
+  const double* left = Prefix(left_count);
+  const double* right = Suffix(left_count);
+  double lo[kDimsMax], hi[kDimsMax];
+  for (uint32_t d = 0; d < dims_; ++d) {
+    lo[d] = 2 * std::max(left[d], right[d]);
+    hi[d] = 2 * std::min(left[dims_ + d], right[dims_ + d]);
+    if (lo[d] > hi[d]) return 0;
+  }
+  uint32_t shared = 0;
+  for (uint32_t i = 0; i < count_; ++i) {
+    bool inside = true;
+    for (uint32_t d = 0; d < dims_ && inside; ++d) {
+      const double centre = low_[uint64_t{d} * count_ + i] + high_[uint64_t{d} * count_ + i];
+      inside = lo[d] <= centre && centre <= hi[d];
+    }
+    shared += inside;
+  }
+  return static_cast<double>(shared) / count_;
+}
+
+double Splitter::Overlap(uint32_t left_count) const {
+  return std::max(SharedVolume(left_count), SharedEntries(left_count));
 }
 
 void Splitter::KeepOrder() {
@@ -237,7 +262,7 @@ SplitChoice Splitter::Topological(double min_fill) {
       better_here = true;
     }
     if (better_here) {
-      best.overlap = OverlapRatio(best.left_count);
+      best.overlap = Overlap(best.left_count);
       KeepOrder();
     }
   }
@@ -251,24 +276,28 @@ bool Splitter::OverlapMinimal(uint32_t history, double min_fill, double overlap_
   const uint32_t least = LeastSide(count_, min_fill);
   SplitChoice best;
   best.overlap = kInfinity;
-  uint32_t best_imbalance = count_ + 1;
   for (uint32_t d = 0; d < dims_; ++d) {
     if (history != 0 && !(history >> d & 1)) continue;
     SortAlong(d, SortBy::kLow);
     AccumulateBoxes();
-    bool better_here = false;
+    // The cut of this dimension with the least volume in common, the most balanced of equal ones.
+    double least_volume = kInfinity;
+    uint32_t cut = 0;
     for (uint32_t k = least; k <= count_ - least; ++k) {
-      const double overlap = OverlapRatio(k);
-      const uint32_t imbalance = Imbalance(k, count_);
-      if (overlap > best.overlap || overlap > overlap_max ||
-          (overlap == best.overlap && imbalance >= best_imbalance)) {
-        continue;
+      const double volume = SharedVolume(k);
+      if (volume < least_volume ||
+          (volume == least_volume && Imbalance(k, count_) < Imbalance(cut, count_))) {
+        least_volume = volume;
+        cut = k;
       }
-      best = SplitChoice{d, k, overlap};
-      best_imbalance = imbalance;
-      better_here = true;
     }
-    if (better_here) KeepOrder();
+    const double overlap = Overlap(cut);
+    if (overlap > overlap_max || overlap > best.overlap ||
+        (overlap == best.overlap && Imbalance(cut, count_) >= Imbalance(best.left_count, count_))) {
+      continue;
+    }
+    best = SplitChoice{d, cut, overlap};
+    KeepOrder();
   }
   if (best.left_count == 0) return false;
   *choice = best;

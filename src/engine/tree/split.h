@@ -6,6 +6,11 @@
 //                   the distribution with the least overlap, then the least volume.
 //   OverlapMinimal: X-tree. Along a dimension in which every child has already been split there is
 //                   a cut that (nearly) no child crosses; the question is whether it is balanced.
+// The overlap of a split is the larger of two shares that the paper gives: of volume (the two sides'
+// intersection over their union), and of entries (those whose centres lie in both sides' boxes: the
+// "weighted overlap", which says how often a query like the data must go both ways). Volumes alone
+// say nothing in many dimensions: of 8-dimensional colour histograms, splits with less than 1e-4 of
+// the volume in common had up to 93 % of the entries in common.
 // Source: Beckmann et al., SIGMOD 1990, section 4.2; Berchtold, Keim, Kriegel, VLDB 1996, section 3.
 //
 // Numbers:   coordinates may be NaN or infinite, which counts as unbounded: for the arithmetic they
@@ -35,7 +40,7 @@ inline constexpr uint32_t kSplitEntriesMax = 1 << 14;
 struct SplitChoice {
   uint32_t axis = 0;        // Dimension of the cut.
   uint32_t left_count = 0;  // The first `left_count` entries of order() go left.
-  double overlap = 1.0;     // Volume of the two sides' intersection over that of their union, 0..1.
+  double overlap = 1.0;     // 0..1, see Splitter.
 };
 
 class Splitter {
@@ -63,7 +68,9 @@ class Splitter {
   double MarginSum(uint32_t least) const;
   double Volume(const double* box) const;
   double Intersection(const double* a, const double* b) const;
-  double OverlapRatio(uint32_t left_count) const;
+  double SharedVolume(uint32_t left_count) const;
+  double SharedEntries(uint32_t left_count) const;
+  double Overlap(uint32_t left_count) const;
   void KeepOrder();
   const double* Prefix(uint32_t count) const { return &prefix_[uint64_t{count - 1} * 2 * dims_]; }
   const double* Suffix(uint32_t first) const { return &suffix_[uint64_t{first} * 2 * dims_]; }
