@@ -15,269 +15,51 @@
  */
 #include "postgres.h"
 
-#include <float.h>
 #include <math.h>
 
 #include "access/stratnum.h"
 #include "utils/float.h"
 #include "utils/fmgroids.h"
 #include "utils/geo_decls.h"
-#include "utils/regproc.h"
 
-#include "xtree.h"
-
-typedef enum XtCorner
-{
-	CORNER_LO, CORNER_HI, CORNER_BOTH	/* both: the key is a point */
-} XtCorner;
-
-/* How the host compares a coordinate of the key (left) with one of the query (right). */
-typedef enum XtCompare
-{
-	CMP_LT, CMP_LE, CMP_GE, CMP_GT,
-	CMP_FPLT, CMP_FPLE, CMP_FPGE, CMP_FPGT
-} XtCompare;
-
-/* Twice EPSILON and more: rounding of a tolerance never reaches it. */
-#define MARGIN_ABSOLUTE		4.0e-6
-/* Hundreds of times the relative rounding error of the few operations that a distance takes. */
-#define MARGIN_RELATIVE		1.0e-13
-
-/* --- The line of doubles as integers ---------------------------------------------------------- */
-
-/* Maps doubles (NaN excluded) to integers in the same order; -0 comes just before 0. */
-static int64
-double_rank(double value)
-{
-	int64		bits;
-
-	memcpy(&bits, &value, sizeof(bits));
-	return bits < 0 ? PG_INT64_MIN - bits - 1 : bits;
-}
-
-static double
-rank_double(int64 rank)
-{
-	int64		bits = rank < 0 ? PG_INT64_MIN - rank - 1 : rank;
-	double		value;
-
-	memcpy(&value, &bits, sizeof(value));
-	return value;
-}
-
-/* The comparisons whose turning points are searched. Both are monotone in `a`. */
-static bool
-reaches(double a, double b)
-{
-	return FPge(a, b);
-}
-
-static bool
-equals_from_below(double a, double b)
-{
-	return a >= b || FPeq(a, b);
-}
-
-/*
- * The least double on which `test(., b)` holds, for a test that holds from some value on. Gallops
- * away from a guess, which is a few steps off unless b is within a few EPSILON of it: near zero there
- * are 2^60 doubles within the rounding of a + EPSILON.
- */
-static double
-least_double(bool (*test) (double, double), double guess, double b)
-{
-	const int64 first = double_rank(-get_float8_infinity());
-	const int64 last = double_rank(get_float8_infinity());
-	int64		no = double_rank(guess);	/* test false here, or unknown */
-	int64		yes = no;
-	uint64		step = 1;		/* distances between ranks need all 64 bits */
-
-	if (test(guess, b))
-	{
-		do
-		{
-			yes = no;
-			if (yes == first)
-				return rank_double(first);
-			no = ((uint64) yes - (uint64) first > step) ? (int64) ((uint64) yes - step) : first;
-			step *= 2;
-		} while (test(rank_double(no), b));
-	}
-	else
-	{
-		do
-		{
-			no = yes;
-			Assert(no < last);	/* infinity passes both tests */
-			yes = ((uint64) last - (uint64) no > step) ? (int64) ((uint64) no + step) : last;
-			step *= 2;
-		} while (!test(rank_double(yes), b));
-	}
-
-	while ((uint64) yes - (uint64) no > 1)
-	{
-		const int64 middle = (int64) ((uint64) no + ((uint64) yes - (uint64) no) / 2);
-
-		if (test(rank_double(middle), b))
-			yes = middle;
-		else
-			no = middle;
-	}
-	return rank_double(yes);
-}
-
-static double
-just_below(double value)
-{
-	return nextafter(value, -get_float8_infinity());
-}
-
-static double
-just_above(double value)
-{
-	return nextafter(value, get_float8_infinity());
-}
-
-/* --- Restricting a predicate ------------------------------------------------------------------ */
-
-static void
-raise_min(double *min, double bound)
-{
-	if (bound > *min)
-		*min = bound;
-}
-
-static void
-lower_max(double *max, double bound)
-{
-	if (bound < *max)
-		*max = bound;
-}
-
-static void
-restrict_min(XtQuery *query, XtCorner corner, int dim, double bound)
-{
-	if (corner != CORNER_HI)
-		raise_min(&query->predicate.lo_min[dim], bound);
-	if (corner != CORNER_LO)
-		raise_min(&query->predicate.hi_min[dim], bound);
-}
-
-static void
-restrict_max(XtQuery *query, XtCorner corner, int dim, double bound)
-{
-	if (corner != CORNER_HI)
-		lower_max(&query->predicate.lo_max[dim], bound);
-	if (corner != CORNER_LO)
-		lower_max(&query->predicate.hi_max[dim], bound);
-}
-
-/* Keeps the keys whose corner compares so with `value`; exactly those. */
-static void
-compare(XtQuery *query, XtCorner corner, int dim, XtCompare cmp, double value)
-{
-	double		bound = value;
-	bool		strict = false;
-
-	if (isnan(value))
-	{
-		query->ordered = false;
-		return;
-	}
-	switch (cmp)
-	{
-		case CMP_LT:
-			strict = true;
-			/* FALLTHROUGH */
-		case CMP_LE:
-			break;
-		case CMP_FPLT:
-			/* key + EPSILON < value: below the least key that reaches the value. */
-			bound = least_double(reaches, value - EPSILON, value);
-			strict = true;
-			break;
-		case CMP_FPLE:
-			bound = value + EPSILON;
-			break;
-		case CMP_GT:
-			strict = true;
-			/* FALLTHROUGH */
-		case CMP_GE:
-			break;
-		case CMP_FPGE:
-			bound = least_double(reaches, value - EPSILON, value);
-			break;
-		case CMP_FPGT:
-			bound = value + EPSILON;
-			strict = true;
-			break;
-	}
-	if (cmp == CMP_LT || cmp == CMP_LE || cmp == CMP_FPLT || cmp == CMP_FPLE)
-	{
-		if (strict && bound == -get_float8_infinity())
-			query->ordered = false;
-		restrict_max(query, corner, dim, strict ? just_below(bound) : bound);
-	}
-	else
-	{
-		if (strict && bound == get_float8_infinity())
-			query->ordered = false;
-		restrict_min(query, corner, dim, strict ? just_above(bound) : bound);
-	}
-}
-
-/* Keeps the keys whose corner is FPeq to `value`. */
-static void
-compare_equal(XtQuery *query, XtCorner corner, int dim, double value)
-{
-	if (isnan(value))
-	{
-		query->ordered = false;
-		return;
-	}
-	restrict_min(query, corner, dim,
-				 least_double(equals_from_below, value - EPSILON, value));
-	/* FPeq(a, b) and FPeq(-a, -b) agree, so the upper end is the lower one mirrored. */
-	restrict_max(query, corner, dim,
-				 -least_double(equals_from_below, -value - EPSILON, -value));
-}
+#include "xtquery.h"
 
 /* --- Operators -------------------------------------------------------------------------------- */
 
 static void
 box_overlaps(XtQuery *query, const BOX *box)
 {
-	compare(query, CORNER_LO, 0, CMP_FPLE, box->high.x);
-	compare(query, CORNER_HI, 0, CMP_FPGE, box->low.x);
-	compare(query, CORNER_LO, 1, CMP_FPLE, box->high.y);
-	compare(query, CORNER_HI, 1, CMP_FPGE, box->low.y);
+	XtCompareCorner(query, CORNER_LO, 0, CMP_FPLE, box->high.x);
+	XtCompareCorner(query, CORNER_HI, 0, CMP_FPGE, box->low.x);
+	XtCompareCorner(query, CORNER_LO, 1, CMP_FPLE, box->high.y);
+	XtCompareCorner(query, CORNER_HI, 1, CMP_FPGE, box->low.y);
 }
 
 static void
 box_contains(XtQuery *query, const BOX *box)
 {
-	compare(query, CORNER_HI, 0, CMP_FPGE, box->high.x);
-	compare(query, CORNER_LO, 0, CMP_FPLE, box->low.x);
-	compare(query, CORNER_HI, 1, CMP_FPGE, box->high.y);
-	compare(query, CORNER_LO, 1, CMP_FPLE, box->low.y);
+	XtCompareCorner(query, CORNER_HI, 0, CMP_FPGE, box->high.x);
+	XtCompareCorner(query, CORNER_LO, 0, CMP_FPLE, box->low.x);
+	XtCompareCorner(query, CORNER_HI, 1, CMP_FPGE, box->high.y);
+	XtCompareCorner(query, CORNER_LO, 1, CMP_FPLE, box->low.y);
 }
 
 static void
 box_is_contained(XtQuery *query, const BOX *box)
 {
-	compare(query, CORNER_HI, 0, CMP_FPLE, box->high.x);
-	compare(query, CORNER_LO, 0, CMP_FPGE, box->low.x);
-	compare(query, CORNER_HI, 1, CMP_FPLE, box->high.y);
-	compare(query, CORNER_LO, 1, CMP_FPGE, box->low.y);
+	XtCompareCorner(query, CORNER_HI, 0, CMP_FPLE, box->high.x);
+	XtCompareCorner(query, CORNER_LO, 0, CMP_FPGE, box->low.x);
+	XtCompareCorner(query, CORNER_HI, 1, CMP_FPLE, box->high.y);
+	XtCompareCorner(query, CORNER_LO, 1, CMP_FPGE, box->low.y);
 }
 
 static void
 box_is_same(XtQuery *query, const BOX *box)
 {
-	compare_equal(query, CORNER_HI, 0, box->high.x);
-	compare_equal(query, CORNER_LO, 0, box->low.x);
-	compare_equal(query, CORNER_HI, 1, box->high.y);
-	compare_equal(query, CORNER_LO, 1, box->low.y);
+	XtCompareEqual(query, CORNER_HI, 0, box->high.x);
+	XtCompareEqual(query, CORNER_LO, 0, box->low.x);
+	XtCompareEqual(query, CORNER_HI, 1, box->high.y);
+	XtCompareEqual(query, CORNER_LO, 1, box->low.y);
 }
 
 /* box_left and the rest; polygons compare their bounding boxes in the same way but plainly. */
@@ -287,52 +69,52 @@ box_position(XtQuery *query, Oid function, const BOX *box)
 	switch (function)
 	{
 		case F_BOX_LEFT:
-			compare(query, CORNER_HI, 0, CMP_FPLT, box->low.x);
+			XtCompareCorner(query, CORNER_HI, 0, CMP_FPLT, box->low.x);
 			break;
 		case F_BOX_OVERLEFT:
-			compare(query, CORNER_HI, 0, CMP_FPLE, box->high.x);
+			XtCompareCorner(query, CORNER_HI, 0, CMP_FPLE, box->high.x);
 			break;
 		case F_BOX_OVERRIGHT:
-			compare(query, CORNER_LO, 0, CMP_FPGE, box->low.x);
+			XtCompareCorner(query, CORNER_LO, 0, CMP_FPGE, box->low.x);
 			break;
 		case F_BOX_RIGHT:
-			compare(query, CORNER_LO, 0, CMP_FPGT, box->high.x);
+			XtCompareCorner(query, CORNER_LO, 0, CMP_FPGT, box->high.x);
 			break;
 		case F_BOX_BELOW:
-			compare(query, CORNER_HI, 1, CMP_FPLT, box->low.y);
+			XtCompareCorner(query, CORNER_HI, 1, CMP_FPLT, box->low.y);
 			break;
 		case F_BOX_OVERBELOW:
-			compare(query, CORNER_HI, 1, CMP_FPLE, box->high.y);
+			XtCompareCorner(query, CORNER_HI, 1, CMP_FPLE, box->high.y);
 			break;
 		case F_BOX_OVERABOVE:
-			compare(query, CORNER_LO, 1, CMP_FPGE, box->low.y);
+			XtCompareCorner(query, CORNER_LO, 1, CMP_FPGE, box->low.y);
 			break;
 		case F_BOX_ABOVE:
-			compare(query, CORNER_LO, 1, CMP_FPGT, box->high.y);
+			XtCompareCorner(query, CORNER_LO, 1, CMP_FPGT, box->high.y);
 			break;
 		case F_POLY_LEFT:
-			compare(query, CORNER_HI, 0, CMP_LT, box->low.x);
+			XtCompareCorner(query, CORNER_HI, 0, CMP_LT, box->low.x);
 			break;
 		case F_POLY_OVERLEFT:
-			compare(query, CORNER_HI, 0, CMP_LE, box->high.x);
+			XtCompareCorner(query, CORNER_HI, 0, CMP_LE, box->high.x);
 			break;
 		case F_POLY_OVERRIGHT:
-			compare(query, CORNER_LO, 0, CMP_GE, box->low.x);
+			XtCompareCorner(query, CORNER_LO, 0, CMP_GE, box->low.x);
 			break;
 		case F_POLY_RIGHT:
-			compare(query, CORNER_LO, 0, CMP_GT, box->high.x);
+			XtCompareCorner(query, CORNER_LO, 0, CMP_GT, box->high.x);
 			break;
 		case F_POLY_BELOW:
-			compare(query, CORNER_HI, 1, CMP_LT, box->low.y);
+			XtCompareCorner(query, CORNER_HI, 1, CMP_LT, box->low.y);
 			break;
 		case F_POLY_OVERBELOW:
-			compare(query, CORNER_HI, 1, CMP_LE, box->high.y);
+			XtCompareCorner(query, CORNER_HI, 1, CMP_LE, box->high.y);
 			break;
 		case F_POLY_OVERABOVE:
-			compare(query, CORNER_LO, 1, CMP_GE, box->low.y);
+			XtCompareCorner(query, CORNER_LO, 1, CMP_GE, box->low.y);
 			break;
 		case F_POLY_ABOVE:
-			compare(query, CORNER_LO, 1, CMP_GT, box->high.y);
+			XtCompareCorner(query, CORNER_LO, 1, CMP_GT, box->high.y);
 			break;
 		default:
 			elog(ERROR, "unexpected function %u", function);
@@ -356,10 +138,10 @@ point_in_polygon(XtQuery *query, const BOX *bound)
 	query->recheck = true;
 	if (!box_is_finite(bound))
 		return;
-	restrict_min(query, CORNER_BOTH, 0, just_below(bound->low.x - MARGIN_ABSOLUTE));
-	restrict_max(query, CORNER_BOTH, 0, just_above(bound->high.x + MARGIN_ABSOLUTE));
-	restrict_min(query, CORNER_BOTH, 1, just_below(bound->low.y - MARGIN_ABSOLUTE));
-	restrict_max(query, CORNER_BOTH, 1, just_above(bound->high.y + MARGIN_ABSOLUTE));
+	XtRestrictMin(query, CORNER_BOTH, 0, bound->low.x - MARGIN_ABSOLUTE);
+	XtRestrictMax(query, CORNER_BOTH, 0, bound->high.x + MARGIN_ABSOLUTE);
+	XtRestrictMin(query, CORNER_BOTH, 1, bound->low.y - MARGIN_ABSOLUTE);
+	XtRestrictMax(query, CORNER_BOTH, 1, bound->high.y + MARGIN_ABSOLUTE);
 }
 
 static bool
@@ -390,10 +172,10 @@ point_in_circle(XtQuery *query, const CIRCLE *circle)
 	if (!circle_is_finite(circle))
 		return;
 	margin = circle_bound(circle, &bound);
-	restrict_min(query, CORNER_BOTH, 0, bound.low.x - margin);
-	restrict_max(query, CORNER_BOTH, 0, bound.high.x + margin);
-	restrict_min(query, CORNER_BOTH, 1, bound.low.y - margin);
-	restrict_max(query, CORNER_BOTH, 1, bound.high.y + margin);
+	XtRestrictMin(query, CORNER_BOTH, 0, bound.low.x - margin);
+	XtRestrictMax(query, CORNER_BOTH, 0, bound.high.x + margin);
+	XtRestrictMin(query, CORNER_BOTH, 1, bound.low.y - margin);
+	XtRestrictMax(query, CORNER_BOTH, 1, bound.high.y + margin);
 }
 
 /*
@@ -414,50 +196,50 @@ circle_operator(XtQuery *query, Oid function, const CIRCLE *circle)
 	switch (function)
 	{
 		case F_CIRCLE_LEFT:
-			restrict_max(query, CORNER_LO, 0, bound.low.x + margin);
+			XtRestrictMax(query, CORNER_LO, 0, bound.low.x + margin);
 			break;
 		case F_CIRCLE_OVERLEFT:
-			restrict_max(query, CORNER_LO, 0, bound.high.x + margin);
+			XtRestrictMax(query, CORNER_LO, 0, bound.high.x + margin);
 			break;
 		case F_CIRCLE_OVERRIGHT:
-			restrict_min(query, CORNER_HI, 0, bound.low.x - margin);
+			XtRestrictMin(query, CORNER_HI, 0, bound.low.x - margin);
 			break;
 		case F_CIRCLE_RIGHT:
-			restrict_min(query, CORNER_HI, 0, bound.high.x - margin);
+			XtRestrictMin(query, CORNER_HI, 0, bound.high.x - margin);
 			break;
 		case F_CIRCLE_BELOW:
-			restrict_max(query, CORNER_LO, 1, bound.low.y + margin);
+			XtRestrictMax(query, CORNER_LO, 1, bound.low.y + margin);
 			break;
 		case F_CIRCLE_OVERBELOW:
-			restrict_max(query, CORNER_LO, 1, bound.high.y + margin);
+			XtRestrictMax(query, CORNER_LO, 1, bound.high.y + margin);
 			break;
 		case F_CIRCLE_OVERABOVE:
-			restrict_min(query, CORNER_HI, 1, bound.low.y - margin);
+			XtRestrictMin(query, CORNER_HI, 1, bound.low.y - margin);
 			break;
 		case F_CIRCLE_ABOVE:
-			restrict_min(query, CORNER_HI, 1, bound.high.y - margin);
+			XtRestrictMin(query, CORNER_HI, 1, bound.high.y - margin);
 			break;
 		case F_CIRCLE_OVERLAP:
-			restrict_max(query, CORNER_LO, 0, bound.high.x + margin);
-			restrict_min(query, CORNER_HI, 0, bound.low.x - margin);
-			restrict_max(query, CORNER_LO, 1, bound.high.y + margin);
-			restrict_min(query, CORNER_HI, 1, bound.low.y - margin);
+			XtRestrictMax(query, CORNER_LO, 0, bound.high.x + margin);
+			XtRestrictMin(query, CORNER_HI, 0, bound.low.x - margin);
+			XtRestrictMax(query, CORNER_LO, 1, bound.high.y + margin);
+			XtRestrictMin(query, CORNER_HI, 1, bound.low.y - margin);
 			break;
 		case F_CIRCLE_SAME:
 		case F_CIRCLE_CONTAIN:
-			restrict_max(query, CORNER_LO, 0, bound.low.x + margin);
-			restrict_min(query, CORNER_HI, 0, bound.high.x - margin);
-			restrict_max(query, CORNER_LO, 1, bound.low.y + margin);
-			restrict_min(query, CORNER_HI, 1, bound.high.y - margin);
+			XtRestrictMax(query, CORNER_LO, 0, bound.low.x + margin);
+			XtRestrictMin(query, CORNER_HI, 0, bound.high.x - margin);
+			XtRestrictMax(query, CORNER_LO, 1, bound.low.y + margin);
+			XtRestrictMin(query, CORNER_HI, 1, bound.high.y - margin);
 			if (function == F_CIRCLE_CONTAIN)
 				break;
 			/* The same circle is also contained. */
 			/* FALLTHROUGH */
 		case F_CIRCLE_CONTAINED:
-			restrict_min(query, CORNER_LO, 0, bound.low.x - margin);
-			restrict_max(query, CORNER_HI, 0, bound.high.x + margin);
-			restrict_min(query, CORNER_LO, 1, bound.low.y - margin);
-			restrict_max(query, CORNER_HI, 1, bound.high.y + margin);
+			XtRestrictMin(query, CORNER_LO, 0, bound.low.x - margin);
+			XtRestrictMax(query, CORNER_HI, 0, bound.high.x + margin);
+			XtRestrictMin(query, CORNER_LO, 1, bound.low.y - margin);
+			XtRestrictMax(query, CORNER_HI, 1, bound.high.y + margin);
 			break;
 		default:
 			elog(ERROR, "unexpected function %u", function);
@@ -508,20 +290,20 @@ apply_point_key(XtQuery *query, Oid function, const Point *point)
 	switch (function)
 	{
 		case F_POINT_LEFT:
-			compare(query, CORNER_BOTH, 0, CMP_FPLT, point->x);
+			XtCompareCorner(query, CORNER_BOTH, 0, CMP_FPLT, point->x);
 			break;
 		case F_POINT_RIGHT:
-			compare(query, CORNER_BOTH, 0, CMP_FPGT, point->x);
+			XtCompareCorner(query, CORNER_BOTH, 0, CMP_FPGT, point->x);
 			break;
 		case F_POINT_BELOW:
-			compare(query, CORNER_BOTH, 1, CMP_FPLT, point->y);
+			XtCompareCorner(query, CORNER_BOTH, 1, CMP_FPLT, point->y);
 			break;
 		case F_POINT_ABOVE:
-			compare(query, CORNER_BOTH, 1, CMP_FPGT, point->y);
+			XtCompareCorner(query, CORNER_BOTH, 1, CMP_FPGT, point->y);
 			break;
 		case F_POINT_EQ:
-			compare_equal(query, CORNER_BOTH, 0, point->x);
-			compare_equal(query, CORNER_BOTH, 1, point->y);
+			XtCompareEqual(query, CORNER_BOTH, 0, point->x);
+			XtCompareEqual(query, CORNER_BOTH, 1, point->y);
 			break;
 		default:
 			elog(ERROR, "unexpected function %u", function);
@@ -547,10 +329,10 @@ apply_box_key(XtQuery *query, Oid function, const BOX *box)
 			break;
 		case F_ON_PB:
 			/* The one function here that compares plainly. */
-			compare(query, CORNER_BOTH, 0, CMP_GE, box->low.x);
-			compare(query, CORNER_BOTH, 0, CMP_LE, box->high.x);
-			compare(query, CORNER_BOTH, 1, CMP_GE, box->low.y);
-			compare(query, CORNER_BOTH, 1, CMP_LE, box->high.y);
+			XtCompareCorner(query, CORNER_BOTH, 0, CMP_GE, box->low.x);
+			XtCompareCorner(query, CORNER_BOTH, 0, CMP_LE, box->high.x);
+			XtCompareCorner(query, CORNER_BOTH, 1, CMP_GE, box->low.y);
+			XtCompareCorner(query, CORNER_BOTH, 1, CMP_LE, box->high.y);
 			break;
 		default:
 			box_position(query, function, box);
@@ -625,8 +407,8 @@ apply_key(XtQuery *query, ScanKey key)
 	}
 }
 
-static bool
-predicate_is_possible(const XtSpec *spec, const XtPredicate *predicate)
+bool
+XtPredicateIsPossible(const XtSpec *spec, const XtPredicate *predicate)
 {
 	for (int dim = 0; dim < spec->dims; dim++)
 	{
@@ -675,7 +457,7 @@ XtBuildQuery(const XtSpec *spec, ScanKey keys, int nkeys, XtQuery *query)
 		}
 		apply_key(query, key);
 	}
-	if (!predicate_is_possible(spec, &query->predicate))
+	if (!XtPredicateIsPossible(spec, &query->predicate))
 		query->ordered = false;
 }
 
@@ -685,79 +467,4 @@ XtNullTreePredicate(bool unordered, XtPredicate *predicate)
 	predicate->lo_min[0] = predicate->hi_min[0] = unordered ? -get_float8_infinity() : 0.0;
 	predicate->lo_max[0] = predicate->hi_max[0] = unordered ? -1.0 : get_float8_infinity();
 	predicate->nan_matches = false;
-}
-
-bool
-XtUnboundedPart(const XtSpec *spec, const XtPredicate *all, int part, XtPredicate *predicate)
-{
-	*predicate = *all;
-	for (int dim = 0; dim < spec->dims && 2 * dim <= part; dim++)
-	{
-		if (part == 2 * dim)
-		{
-			lower_max(&predicate->lo_max[dim], -get_float8_infinity());
-			break;
-		}
-		raise_min(&predicate->lo_min[dim], -DBL_MAX);
-		if (part == 2 * dim + 1)
-		{
-			raise_min(&predicate->hi_min[dim], get_float8_infinity());
-			break;
-		}
-		lower_max(&predicate->hi_max[dim], DBL_MAX);
-	}
-	return predicate_is_possible(spec, predicate);
-}
-
-/* --- Distances -------------------------------------------------------------------------------- */
-
-void
-XtBuildOrder(const XtSpec *spec, ScanKey key, XtOrder *order)
-{
-	const Oid	function = key->sk_func.fn_oid;
-	Point	   *point;
-
-	if (key->sk_flags & SK_ISNULL)
-	{
-		order->kind = XT_ORDER_NULL;
-		return;
-	}
-	if (function != F_POINT_DISTANCE && function != F_DIST_BP &&
-		function != F_DIST_POLYP && function != F_DIST_CPOINT)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("access method \"xtree\" cannot order by function %s",
-						format_procedure(function))));
-	Assert(spec->dims == 2);
-	point = DatumGetPointP(key->sk_argument);
-	if (!isfinite(point->x) || !isfinite(point->y))
-	{
-		/* Infinity minus infinity: the order is then no longer a matter of distances. */
-		order->kind = XT_ORDER_CONSTANT;
-		return;
-	}
-	order->kind = function == F_POINT_DISTANCE ? XT_ORDER_EXACT : XT_ORDER_BOUND;
-	order->point[0] = point->x;
-	order->point[1] = point->y;
-}
-
-/*
- * A value that the operator's distance from the shape is never below, given the distance to its box.
- * The host's arithmetic errs: it takes slopes of edges shorter than EPSILON as level, accepts feet of
- * perpendiculars up to EPSILON off an edge, and loses digits in proportion to the coordinates. A bound
- * that is too low merely keeps a tuple a little longer in the executor's queue; one that is too high
- * would be an error there ("index returned tuples in wrong order").
- */
-double
-XtDistanceBound(const XtSpec *spec, const XtOrder *order, double distance,
-				const double *lo, const double *hi)
-{
-	double		magnitude = 0.0;
-	double		bound;
-
-	for (int dim = 0; dim < spec->dims; dim++)
-		magnitude += fabs(lo[dim]) + fabs(hi[dim]) + fabs(order->point[dim]);
-	bound = distance - (MARGIN_ABSOLUTE + MARGIN_RELATIVE * magnitude);
-	/* Also when the box is infinite and this is NaN. */
-	return bound > 0.0 ? bound : 0.0;
 }

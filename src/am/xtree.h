@@ -138,7 +138,7 @@ extern void XtFillSpec(Relation index, XtSpec *spec);
  */
 extern bool XtFormKey(Relation index, const Datum *values, const bool *isnull, double *lo, double *hi);
 
-/* --- Queries (xtquery.c) ---------------------------------------------------------------------- */
+/* --- Queries (xtquery.c, xtorder.c) ----------------------------------------------------------- */
 /*
  * What the conjunction of a scan's keys asks for. Rows are of three kinds: ordered (no coordinate of
  * the key is NaN; the main tree), unordered (some is) and NULL; a query may want any of them.
