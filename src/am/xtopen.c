@@ -286,6 +286,8 @@ load_locked(XtHandle *handle, XtError *error)
 	}
 	shared->inode = handle->inode;
 	shared->device = handle->device;
+	if (DataChecksumsEnabled())
+		XtStampTouched(handle);
 	pg_write_barrier();
 	pg_atomic_write_u32(&shared->state, XT_STATE_LOADED);
 	return true;

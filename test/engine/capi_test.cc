@@ -359,21 +359,47 @@ TEST_F(CapiTest, ABrokenIndexNeverAnswers) {
   EXPECT_EQ(host.error_.code, XT_BROKEN);
 }
 
-TEST_F(CapiTest, AnotherIdentityOrALaterCaptureThanTheServersLogIsBroken) {
+TEST_F(CapiTest, AnotherSystemOrALaterCaptureThanTheServersLogIsBroken) {
   Host host(directory_);
   ASSERT_TRUE(host.Create(kBoxes));
   const double a[2] = {1, 1};
   ASSERT_TRUE(host.Insert(a, a, 1, 1000));
   ASSERT_TRUE(host.Fold());
-  host.identity_.relation = 16401;
+  ++host.identity_.system_id;
   EXPECT_FALSE(host.Restart());
   EXPECT_EQ(host.error_.code, XT_BROKEN);
-  host.identity_.relation = 16400;
+  --host.identity_.system_id;
   host.Close();
   host.Open();
   XtLoadPolicy policy{1, 0, nullptr, 999, host.identity_};
   EXPECT_FALSE(host.Repeat([&] { return xt_load(host.index_, &policy, &host.error_); }));
   EXPECT_EQ(host.error_.code, XT_BROKEN);
+}
+
+TEST_F(CapiTest, ACopyOfFilesAtRestIsAdoptedAndOneWithALogIsBroken) {
+  Host host(directory_);
+  ASSERT_TRUE(host.Create(kBoxes));
+  const double a[2] = {1, 1};
+  ASSERT_TRUE(host.Insert(a, a, 1, 1000));
+  ++host.identity_.relation;
+  EXPECT_FALSE(host.Restart());  // The log holds an operation.
+  EXPECT_EQ(host.error_.code, XT_BROKEN);
+  --host.identity_.relation;
+  ASSERT_TRUE(host.Restart());
+  ASSERT_TRUE(host.Fold());
+  ++host.identity_.relation;
+  ASSERT_TRUE(host.Restart()) << host.error_.message;
+  EXPECT_EQ(xt_entries(host.index_, XT_TREE_MAIN), 1u);
+  // From now on it is its own: operations are kept over a restart, and another fold too.
+  ASSERT_TRUE(host.Insert(a, a, 2, 2000));
+  ASSERT_TRUE(host.Restart()) << host.error_.message;
+  EXPECT_EQ(xt_entries(host.index_, XT_TREE_MAIN), 2u);
+  ASSERT_TRUE(host.Fold());
+  ASSERT_TRUE(host.Restart()) << host.error_.message;
+  EXPECT_EQ(xt_entries(host.index_, XT_TREE_MAIN), 2u);
+  --host.identity_.relation;
+  ASSERT_TRUE(host.Insert(a, a, 3, 3000));
+  EXPECT_FALSE(host.Restart());
 }
 
 TEST_F(CapiTest, MissingEmptyAndForeignFilesAreToldApart) {

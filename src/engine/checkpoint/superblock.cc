@@ -38,12 +38,12 @@ Status CheckContent(const Superblock& content, const char* path) {
   return Status::Ok();
 }
 
+}  // namespace
+
 bool SameIdentity(const Identity& a, const Identity& b) {
   return a.system_id == b.system_id && a.tablespace == b.tablespace && a.database == b.database &&
          a.relation == b.relation && a.backend == b.backend;
 }
-
-}  // namespace
 
 void WriteSuperblock(const Superblock& content, uint32_t slot, void* block) {
   XT_ASSERT(slot < kSuperblockSlots && content.directory_count <= kDirectoryBlocksMax);
@@ -109,14 +109,10 @@ Status ChooseSuperblock(const void* slot0, const void* slot1, const char* path,
       return Status::Make(Code::kBroken, "file \"%s\" is marked broken", path);
     }
   }
-  if (identity != nullptr && !SameIdentity(chosen->identity, *identity)) {
+  if (identity != nullptr && chosen->identity.system_id != identity->system_id) {
     return Status::Make(Code::kBroken,
-                        "file \"%s\" belongs to relation %u/%u/%u of system %" PRIu64
-                        ", not to %u/%u/%u of system %" PRIu64, path,
-                        chosen->identity.tablespace, chosen->identity.database,
-                        chosen->identity.relation, chosen->identity.system_id,
-                        identity->tablespace, identity->database, identity->relation,
-                        identity->system_id);
+                        "file \"%s\" belongs to system %" PRIu64 ", not to system %" PRIu64, path,
+                        chosen->identity.system_id, identity->system_id);
   }
   if (chosen->capture_lsn > lsn_max) {
     return Status::Make(Code::kBroken,

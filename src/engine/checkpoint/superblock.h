@@ -62,8 +62,11 @@ inline constexpr uint32_t kSuperblockSlots = 2;
 void WriteSuperblock(const Superblock& content, uint32_t slot, void* block);
 // Whether `block` is a whole superblock of `slot`, of whatever version. kNotFound if it is all zero.
 Status CheckSuperblock(const void* block, uint32_t slot, const char* path);
-// The newest of two slots. Also refuses a superblock that is marked broken, is of another identity
-// than `identity` (null: any), or holds operations past `lsn_max`; all three are kBroken.
+// Whether two identities name the same relation of the same system.
+bool SameIdentity(const Identity& a, const Identity& b);
+// The newest of two slots. Also refuses a superblock that is marked broken, is of another system than
+// `identity` (null: any), or holds operations past `lsn_max`; all three are kBroken. Whether another
+// relation's superblock may be adopted is for the caller to decide.
 Status ChooseSuperblock(const void* slot0, const void* slot1, const char* path,
                         const Identity* identity, uint64_t lsn_max, Superblock* chosen,
                         uint32_t* slot);

@@ -64,6 +64,8 @@ class LogReader {
   // inside leaves frames that still do not count.
   Status Finish();
 
+  // Whether nothing was ever appended at or after the start. After Open.
+  bool empty() const { return segments_.empty(); }
   uint64_t frames() const { return frames_; }
   uint64_t bytes() const { return bytes_; }
   uint64_t lsn_max() const { return lsn_max_; }

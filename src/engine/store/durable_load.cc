@@ -26,6 +26,9 @@ Status DurableStore::Load(const LoadPolicy& policy) {
       allocator()->FinishAdopt();
       load_->phase = Phase::kLog;
     }
+    if (policy.host && !SameIdentity(load_->content.identity, policy.identity)) {
+      return Adopt(policy);
+    }
     return Replay(policy);
   };
   Status status = run();
@@ -149,6 +152,53 @@ Status DurableStore::LoadTablePage(uint32_t page, uint32_t block) {
     XT_RETURN_IF_ERROR(allocator()->MarkUsed(WordBlock(words[e]), WordOrder(words[e])));
   }
   table()->AdoptPage(shard, block, words);
+  return Status::Ok();
+}
+
+// The host copies an index's files when it moves it to another tablespace or makes a database from a
+// template. Files whose last capture is the whole index (their log is empty) are whole wherever they
+// are; of log records it cannot be told which count, since their LSNs are older than the copy.
+//
+// A log that builds on another capture is a later one of this relation's own, met when the host replays
+// the copying over it: its operations come from the host's WAL again.
+//
+// A crash between the steps leaves a foreign superblock and an empty log: adopted again.
+Status DurableStore::Adopt(const LoadPolicy& policy) {
+  Superblock& content = load_->content;
+  const char* path = windows_->path().c_str();
+  bool at_rest = true;
+  if (log_.enabled()) {
+    LogReader reader(&log_);
+    const Status status = reader.Open(content.log_start_seq != 0 ? content.log_start_seq : 1,
+                                      content.log_capture_id);
+    if (!status.ok() && status.code() != Code::kBroken) return status;
+    at_rest = !status.ok() || reader.empty();
+  }
+  if (!at_rest) {
+    return Status::Make(Code::kBroken,
+                        "file \"%s\" is a copy of relation %u/%u/%u that was made while its log held "
+                        "operations", path, content.identity.tablespace, content.identity.database,
+                        content.identity.relation);
+  }
+  content.identity = policy.identity;
+  content.capture_id = NewCaptureId();
+  content.log_capture_id = content.capture_id;
+  content.log_start_seq = log_.enabled() ? 1 : 0;
+  log_.windows()->DropAll();
+  XT_RETURN_IF_ERROR(log_.Reset(content.capture_id, policy.current_timeline));
+  shared_->identity = content.identity;
+  shared_->capture.capture_id = content.capture_id;
+  // One after the other, so that one of them is whole at any time.
+  for (uint32_t i = 0; i < kSuperblockSlots; ++i) {
+    const uint32_t slot = i == 0 ? 1 - load_->slot : load_->slot;
+    ++content.sequence;
+    XT_ASSIGN_OR_RETURN(std::byte* block, MapSuperblock(slot));
+    WriteSuperblock(content, slot, block);
+    XT_RETURN_IF_ERROR(fs_->Sync(path));
+    shared_->capture.superblock_slot = slot;
+  }
+  shared_->capture.sequence = content.sequence;
+  if (track_touched_) stamped_.insert(stamped_.end(), {0, 1});
   return Status::Ok();
 }
 

@@ -110,6 +110,8 @@ class DurableStore final : public NodeStore, public OperationLog {
   Status LoadDirectory(uint32_t index);
   Status LoadTablePage(uint32_t page, uint32_t block);
   Status VerifyTableBlock(uint32_t block, BlockKind kind, uint64_t index, const char* what);
+  // Makes the copy of another relation's files this relation's own, if they were at rest.
+  Status Adopt(const LoadPolicy& policy);
   Status Replay(const LoadPolicy& policy);
   Status ReplayOne(const LogRecord& record);
 
