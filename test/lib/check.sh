@@ -4,6 +4,7 @@
 #
 # CHECK_SUITES picks suites by name (default: all):
 #   gtest gtest-asan gtest-tsan regress isolation tap
+# CHECK_TAP picks files of the last one (default: test/t/*.pl).
 cd "$(dirname "$0")/../.."
 test/lib/setup.sh check || { echo "0 passed, 1 failed"; exit 1; }
 . test/lib/common.sh

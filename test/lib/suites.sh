@@ -113,8 +113,8 @@ run_tap() {
 	chmod 777 "$CHECK/tap"
 	export RUN BIN PGXS_DIR CHECK SERVER_USER
 	export -f as_server_user run_tap_file
-	printf '%s\n' test/t/*.pl | xargs -P "$JOBS" -I{} bash -c 'run_tap_file {}'
-	for test in test/t/*.pl; do
+	printf '%s\n' ${CHECK_TAP:-test/t/*.pl} | xargs -P "$JOBS" -I{} bash -c 'run_tap_file {}'
+	for test in ${CHECK_TAP:-test/t/*.pl}; do
 		name=$(basename "$test" .pl)
 		status=$(cat "$CHECK/tap/$name.status" 2>/dev/null || echo 1)
 		bad=$(grep -cE '^not ok [0-9]+' "$CHECK/tap/$name.log")

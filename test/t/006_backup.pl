@@ -84,8 +84,9 @@ sub copy_by_hand
 
 sub all_archived
 {
-	my $segment = $node->safe_psql('postgres', 'SELECT pg_walfile_name(pg_current_wal_insert_lsn())');
-	$node->safe_psql('postgres', 'SELECT pg_switch_wal()');
+	# A segment without a record in it would not be switched, and never archived.
+	$node->safe_psql('postgres', "SELECT pg_create_restore_point('archived')");
+	my $segment = $node->safe_psql('postgres', 'SELECT pg_walfile_name(pg_switch_wal())');
 	$node->poll_query_until('postgres', "SELECT last_archived_wal >= '$segment' FROM pg_stat_archiver");
 }
 
