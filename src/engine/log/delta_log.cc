@@ -16,7 +16,7 @@ uint32_t LogHeaderCrc(const BlockHeader& header) {
   const uint64_t fields[4] = {header.node_id, header.birth_epoch,
                               uint64_t{header.split_dims} << 32 | header.count,
                               header.block_number};
-  return Crc32c(0, fields, sizeof(fields));
+  return Crc32c(0, fields, sizeof(fields)) | 1;  // Zero means that it is not written yet.
 }
 
 uint32_t LogFrameCrc(const LogFrame* frame, uint32_t bytes, uint64_t sequence) {

@@ -21,9 +21,7 @@ bool AllZero(const std::byte* bytes, size_t length) {
 
 // Headers are stored field by field and the kernel may write the page back in between: until the
 // header's own CRC is there, the block has no frames and counts as absent.
-bool HeaderPresent(const BlockHeader* header) {
-  return header->kind == BlockKind::kLog && header->tree != 0;
-}
+bool HeaderPresent(const BlockHeader* header) { return header->tree != 0; }
 
 }  // namespace
 
@@ -41,12 +39,7 @@ Status LogReader::AddSegment(uint32_t number, uint64_t capture_id) {
   uint64_t built_on = 0;
   for (uint32_t i = 0; i < count; ++i) {
     const BlockHeader* header = BlockAt(segment, i);
-    if (header->kind != BlockKind::kLog) {
-      uint64_t where = uint64_t{header->tree} | header->node_id;
-      if (where == 0) continue;  // Zero, or its header is being written.
-    } else if (header->tree == 0) {
-      continue;
-    }
+    if (!HeaderPresent(header)) continue;
     if (header->kind != BlockKind::kLog || header->tree != LogHeaderCrc(*header) ||
         header->block_number != first + i || header->split_dims != i) {
       return Status::Corruption("log block %u of file \"%s\" has a damaged header", first + i,

@@ -1,0 +1,174 @@
+// Goal: what is appended to a delta log is read back, whole and in order, from a file that stays small
+// and whose old parts never come back.
+// Method: files in memory whose growth can fail; everything is read back through LogReader, whose own
+// judgement of damage is tested in log_reader_test.cc.
+#include "log/delta_log.h"
+
+#include <gtest/gtest.h>
+
+#include "io/crc32c.h"
+#include "support/log_fixture.h"
+
+namespace xtree {
+namespace {
+
+uint64_t FileBytes(LogFixture* f) {
+  auto info = f->fs.Stat("log");
+  return info.ok() ? info->size_bytes : 0;
+}
+
+TEST(DeltaLog, WhatIsCommittedIsReadBackInOrder) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  for (uint64_t v = 0; v < 50'000; ++v) {
+    ASSERT_TRUE(f.Append(v, 0, v % 7 == 0 ? 400 : 40).ok());
+    if (v % 100 == 99) {
+      ASSERT_TRUE(f.Commit().ok());
+    }
+  }
+  EXPECT_GT(f.shared.current_seq.load(), 3u);  // Several segments.
+  const uint64_t bytes = f.shared.bytes.load();
+  std::vector<uint64_t> values;
+  ASSERT_TRUE(f.Recover(LoadPolicy{}, &values).ok());
+  EXPECT_EQ(values, Sequence(0, 50'000));
+  EXPECT_EQ(f.shared.bytes.load(), bytes);
+}
+
+TEST(DeltaLog, TheFileComesWithTheFirstFrameAndGrowsInSteps) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  EXPECT_FALSE(f.fs.Stat("log").ok());
+  std::vector<uint64_t> sizes;
+  for (uint64_t v = 0; v < 40'000; ++v) {
+    ASSERT_TRUE(f.Append(v).ok());
+    const uint64_t blocks = FileBytes(&f) / kBlockBytes;
+    if (sizes.empty() || sizes.back() != blocks) sizes.push_back(blocks);
+  }
+  EXPECT_EQ(sizes, (std::vector<uint64_t>{8, 32, 128, 256, 384}));
+}
+
+TEST(DeltaLog, ALogThatGoesOnAfterRecoveryIsReadBackAsOne) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  std::vector<uint64_t> values;
+  uint64_t next = 0;
+  for (uint64_t round = 1; round <= 20; ++round) {
+    for (uint64_t i = 0; i < round * 37; ++i) ASSERT_TRUE(f.Append(next++).ok());
+    ASSERT_TRUE(f.Commit().ok());
+    ASSERT_TRUE(f.Recover(LoadPolicy{}, &values).ok());
+    ASSERT_EQ(values, Sequence(0, next)) << "round " << round;
+  }
+  EXPECT_EQ(f.shared.current_seq.load(), 1u);  // In place: no segment is wasted on a restart.
+}
+
+TEST(DeltaLog, RotationStartsASequenceAndRecyclingMakesTheOlderOnesVanish) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  for (uint64_t v = 0; v < 60'000; ++v) ASSERT_TRUE(f.Append(v).ok());
+  ASSERT_TRUE(f.Commit().ok());
+  const uint64_t before = f.shared.bytes.load();
+  const uint64_t large = FileBytes(&f);
+  const uint64_t start = f.log->Rotate(99);
+  EXPECT_EQ(start, f.shared.current_seq.load() + 1);
+  EXPECT_EQ(f.log->Rotate(99), start);  // Nothing was appended in between.
+  for (uint64_t v = 60'000; v < 60'100; ++v) ASSERT_TRUE(f.Append(v).ok());
+  ASSERT_TRUE(f.Commit().ok());
+  f.log->Recycle(start, before);
+  EXPECT_EQ(f.shared.bytes.load(), 100u * 64 + 24);
+  // The segment in use came last in the file; what is before it has been punched.
+  EXPECT_GE(f.fs.punches, 1u);
+  std::vector<uint64_t> values;
+  ASSERT_TRUE(f.Recover(LoadPolicy{}, &values, start, 99).ok());
+  EXPECT_EQ(values, Sequence(60'000, 60'100));
+  // The next ones go to the front, and the file shrinks.
+  const uint64_t second = f.log->Rotate(100);
+  for (uint64_t v = 0; v < 100; ++v) ASSERT_TRUE(f.Append(v).ok());
+  ASSERT_TRUE(f.Commit().ok());
+  f.log->Recycle(second, 100 * 64 + 24);
+  EXPECT_LE(FileBytes(&f), uint64_t{kLogSegmentBlocks} * kBlockBytes);
+  EXPECT_LT(FileBytes(&f), large);
+  ASSERT_TRUE(f.Recover(LoadPolicy{}, &values, second, 100).ok());
+  EXPECT_EQ(values, Sequence(0, 100));
+}
+
+TEST(DeltaLog, FramesOfARecycledSegmentThatCouldNotBePunchedAreNotReplayed) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  for (uint64_t v = 0; v < 10'000; ++v) ASSERT_TRUE(f.Append(v).ok());
+  ASSERT_TRUE(f.Commit().ok());
+  const std::vector<std::byte> old(f.Block(0), f.Block(0) + 128 * kBlockBytes);
+  const uint64_t start = f.log->Rotate(99);
+  f.log->Recycle(start, f.shared.bytes.load());
+  ASSERT_TRUE(f.Append(1).ok());
+  ASSERT_TRUE(f.Commit().ok());
+  // The old content of everything behind the first block comes back, as after a lost punch.
+  ASSERT_TRUE(f.fs.Reserve("log", 0, 128 * kBlockBytes).ok());
+  std::memcpy(f.Block(1), old.data() + kBlockBytes, 127 * kBlockBytes);
+  std::vector<uint64_t> values;
+  const Status status = f.Recover(LoadPolicy{}, &values, start, 99);
+  ASSERT_TRUE(status.ok()) << status.message();
+  EXPECT_EQ(values, Sequence(1, 2));
+}
+
+TEST(DeltaLog, AFullDiskFailsTheReservationAndTheLogGoesOnOnceThereIsSpace) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  f.fs.bytes_max = 10 * kBlockBytes;
+  uint64_t next = 0;
+  Status status;
+  while ((status = f.Append(next)).ok()) ++next;
+  EXPECT_EQ(status.code(), Code::kNoSpace);
+  EXPECT_EQ(f.log->windows()->pins(), 0u);
+  EXPECT_EQ(f.Append(next).code(), Code::kNoSpace);
+  EXPECT_GT(next, 900u);
+  f.fs.bytes_max = UINT64_MAX;
+  for (uint64_t i = 0; i < 1000; ++i) ASSERT_TRUE(f.Append(next++).ok());
+  ASSERT_TRUE(f.Commit().ok());
+  std::vector<uint64_t> values;
+  ASSERT_TRUE(f.Recover(LoadPolicy{}, &values).ok());
+  EXPECT_EQ(values, Sequence(0, next));
+}
+
+TEST(DeltaLog, TheLargestFrameFillsABlock) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  for (uint64_t v = 0; v < 300; ++v) {
+    ASSERT_TRUE(f.Append(v, 0, v % 2 == 0 ? kLogPayloadBytesMax : 8).ok());
+  }
+  ASSERT_TRUE(f.Commit().ok());
+  std::vector<uint64_t> values;
+  ASSERT_TRUE(f.Recover(LoadPolicy{}, &values).ok());
+  EXPECT_EQ(values, Sequence(0, 300));
+}
+
+TEST(DeltaLog, BlocksAreHostPagesUnstampedWhileOpenAndWholeOnceFull) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  for (uint64_t v = 0; v < 300; ++v) ASSERT_TRUE(f.Append(v, 1000 + v).ok());
+  const char* why = nullptr;
+  const auto* first = reinterpret_cast<const BlockHeader*>(f.Block(0));
+  EXPECT_TRUE(VerifyBlock(first, 0, &why)) << why;
+  EXPECT_EQ(BlockLsn(*first), 1000u + 126);  // 127 frames of 64 bytes fit.
+  EXPECT_EQ(first->kind, BlockKind::kLog);
+  EXPECT_EQ(first->node_id, 1u);
+  EXPECT_EQ(first->birth_epoch, LogFixture::kCapture);
+  const auto* open = reinterpret_cast<const BlockHeader*>(f.Block(2));
+  EXPECT_EQ(BlockLsn(*open), kLsnUnstamped);
+  EXPECT_EQ(open->page.size_version, kPageSizeVersion);
+}
+
+TEST(DeltaLog, ALogWithoutAFileDoesNothing) {
+  LogFixture f;
+  DeltaLog none(&f.shared, &f.fs, &f.budget, "");
+  ASSERT_TRUE(none.Reset(1, 1).ok());
+  EXPECT_FALSE(none.enabled());
+  EXPECT_TRUE(none.Reserve(100).ok());
+  none.AppendCommit();
+  EXPECT_TRUE(none.Sync().ok());
+  EXPECT_EQ(none.Rotate(1), 0u);
+  none.Recycle(0, 0);
+  EXPECT_EQ(f.fs.reserves, 0u);
+}
+
+}  // namespace
+}  // namespace xtree
