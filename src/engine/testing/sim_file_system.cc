@@ -497,9 +497,11 @@ void SimFileSystem::Load(const Image& image) {
     auto file = std::make_shared<File>(next_inode_++);
     file->SetSize(content.size());
     if (!content.empty()) std::memcpy(file->view, content.data(), content.size());
-    // Which pages had blocks is not part of an image; all of them is what most file systems say
-    // after a crash.
-    file->reserved.assign(file->reserved.size(), true);
+    for (uint64_t page = 0; page < file->reserved.size(); ++page) {
+      const std::byte* begin = file->view + page * kPage;
+      const std::byte* end = begin + std::min(kPage, file->size - page * kPage);
+      file->reserved[page] = std::any_of(begin, end, [](std::byte b) { return b != std::byte{0}; });
+    }
     file->SyncAll();
     live_[name] = file;
   }

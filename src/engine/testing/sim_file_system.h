@@ -16,7 +16,8 @@
 //   Failed Sync  as Linux does it: the dirty pages count as clean afterwards, some never reached
 //                the disk, and the next Sync succeeds without them. Who retries, loses data.
 //   Reservation  A page that is stored to without having been reserved is a violation, since on a
-//                full disk the store would have raised SIGBUS.
+//                full disk the store would have raised SIGBUS. A restart leaves no reservation on a
+//                page of zeros: it may have been punched, or the file copied with holes.
 //
 // Threads:     every method from any thread; but Sync reads pages that others may be storing to,
 //              which a thread sanitizer reports.

@@ -275,6 +275,7 @@ void ExpectRecovers(SimFileSystem* fs, const Script& script, const Progress& pro
   ASSERT_TRUE(index.ok()) << index.status().message();
   EXPECT_EQ(ReadState(*index), expected) << "after the recovered index was used";
   ExpectSound(*index);
+  ASSERT_EQ(fs->violations(), std::vector<std::string>());
 }
 
 class CrashTest : public ::testing::TestWithParam<DurabilityMode> {};
@@ -471,6 +472,47 @@ TEST(CrashSeriesTest, ManyCrashesInARowLeaveASoundIndexThatDoesNotGrow) {
   uint64_t bytes = 0;
   for (const auto& [name, content] : fs.Contents()) bytes += content.size();
   EXPECT_LT(bytes, 6u << 20);
+}
+
+// After a failed sync the kernel takes the pages for clean, and the next sync succeeds without them.
+// So a commit or a checkpoint that succeeds later must not count on them.
+TEST(FaultTest, WhatAFailedSyncLostIsNeverAcknowledged) {
+  for (uint64_t seed = 1; seed <= 12; ++seed) {
+    for (const bool in_checkpoint : {false, true}) {
+      SCOPED_TRACE(::testing::Message() << "seed=" << seed << " in_checkpoint=" << in_checkpoint);
+      SimFileSystem fs(seed);
+      State applied;
+      bool acknowledged = false;
+      {
+        auto runtime = DurableRuntime::Open(Options(&fs, DurabilityMode::kBalanced)).value();
+        Index* index = runtime->CreateIndex(kName, SmallOptions()).value();
+        uint64_t id = 1;
+        // Enough to fill whole log blocks and nodes that nothing touches again.
+        for (; id <= 400; ++id) ASSERT_TRUE(index->Insert(KeyOf(id), id).ok());
+        if (in_checkpoint) {
+          ASSERT_TRUE(index->Commit().ok());
+        }
+        fs.FailKinds(SimFileSystem::kSync, Status::Make(Code::kIoError, "injected: I/O error"));
+        EXPECT_FALSE(in_checkpoint ? index->Checkpoint().ok() : index->Commit().ok());
+        fs.FailKinds(0, Status::Ok());
+        for (; id <= 410; ++id) ASSERT_TRUE(index->Insert(KeyOf(id), id).ok());
+        for (uint64_t i = 1; i < id; ++i) applied.insert(i);
+        acknowledged |= index->Commit().ok();
+        acknowledged |= index->Checkpoint().ok();
+      }
+      fs.Restart(seed);
+      auto runtime = DurableRuntime::Open(Options(&fs, DurabilityMode::kBalanced)).value();
+      auto index = runtime->OpenIndex(kName);
+      ASSERT_TRUE(index.ok()) << index.status().message();
+      const State state = ReadState(*index);
+      ExpectSound(*index);
+      if (acknowledged) {
+        EXPECT_EQ(state, applied);
+      }
+      ASSERT_EQ(fs.violations(), std::vector<std::string>());
+      if (::testing::Test::HasFailure()) return;
+    }
+  }
 }
 
 // A full disk stops growth with an error; everything there stays readable, and space that appears

@@ -250,6 +250,21 @@ TEST_F(SimFileSystemTest, AStoreToAnUnreservedPageIsAViolation) {
   EXPECT_EQ(fs_.violations().size(), 1u);
 }
 
+TEST_F(SimFileSystemTest, ARestartLeavesNoReservationOnPagesOfZeros) {
+  MakeFile(2);
+  Fill(0, 'a');
+  ASSERT_TRUE(fs_.Sync("a").ok());
+  fs_.Restart(1);
+  std::byte* base = fs_.Map("a", 2 * kPage, true).value();
+  std::memset(base, 'b', kPage);
+  ASSERT_TRUE(fs_.Sync("a").ok());
+  EXPECT_TRUE(fs_.violations().empty());
+  std::memset(base + kPage, 'b', kPage);
+  ASSERT_TRUE(fs_.Sync("a").ok());
+  EXPECT_EQ(fs_.violations().size(), 1u);
+  fs_.Unmap(base, 2 * kPage);
+}
+
 TEST_F(SimFileSystemTest, AQueueSyncsEachFileAndReportsEach) {
   MakeFile(1);
   Fill(0, 'a');
