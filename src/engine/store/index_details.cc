@@ -7,6 +7,23 @@ namespace xtree {
 IndexDetails::IndexDetails(StoreInterface* store, OperationLog* log)
     : store_(store), log_(log), trees_{{store, kTreeMain}, {store, kTreeNull}} {}
 
+// Takes a preparation back unless it is kept: when it fails, finds nothing, or runs out of memory.
+class IndexDetails::Preparation {
+ public:
+  explicit Preparation(IndexDetails* index) : index_(index) {
+    index_->store_->windows()->Pin();
+    index_->pending_.active = true;
+  }
+  ~Preparation() {
+    if (index_ != nullptr) index_->Discard();
+  }
+  Preparation(const Preparation&) = delete;
+  void Keep() { index_ = nullptr; }
+
+ private:
+  IndexDetails* index_;
+};
+
 void IndexDetails::SetKey(const KeySpec& spec, const double* lo, const double* hi) {
   std::memcpy(pending_.key.lo, lo, spec.dims * sizeof(double));
   std::memcpy(pending_.key.hi, hi, spec.dims * sizeof(double));
@@ -44,13 +61,12 @@ Status IndexDetails::PrepareInsert(const Key* key, uint64_t record_id) {
     const double null_key = NullTreeKey(record_id, unordered);
     SetKey(spec, &null_key, &null_key);
   }
-  store_->windows()->Pin();
   const uint32_t corners = spec.kind == KeyKind::kPoint ? 1 : 2;
-  Status status = ReserveLog(sizeof(uint64_t) + corners * spec.dims * sizeof(double));
-  if (status.ok()) status = trees_[pending_.tree].PrepareInsert(pending_.key, record_id);
-  pending_.active = true;
-  if (!status.ok()) Discard();
-  return status;
+  Preparation preparation(this);
+  XT_RETURN_IF_ERROR(ReserveLog(sizeof(uint64_t) + corners * spec.dims * sizeof(double)));
+  XT_RETURN_IF_ERROR(trees_[pending_.tree].PrepareInsert(pending_.key, record_id));
+  preparation.Keep();
+  return Status::Ok();
 }
 
 Status IndexDetails::PrepareDelete(uint32_t tree, const Key& bound, const uint64_t* record_ids,
@@ -67,14 +83,14 @@ Status IndexDetails::PrepareDelete(uint32_t tree, const Key& bound, const uint64
   pending_.count = count;
   const KeySpec& spec = store_->shared()->trees[tree].spec;
   SetKey(spec, bound.lo, bound.hi);
-  store_->windows()->Pin();
-  Status status =
-      ReserveLog(2 * sizeof(uint32_t) + 2 * spec.dims * sizeof(double) + count * sizeof(uint64_t));
-  if (status.ok()) status = trees_[tree].PrepareDelete(pending_.key, record_ids, count, found);
-  pending_.active = true;
-  if (!status.ok() || *found == 0) Discard();
-  if (!status.ok()) *found = 0;
-  return status;
+  Preparation preparation(this);
+  XT_RETURN_IF_ERROR(ReserveLog(2 * sizeof(uint32_t) + 2 * spec.dims * sizeof(double) +
+                                count * sizeof(uint64_t)));
+  uint32_t to_remove;
+  XT_RETURN_IF_ERROR(trees_[tree].PrepareDelete(pending_.key, record_ids, count, &to_remove));
+  *found = to_remove;
+  if (to_remove != 0) preparation.Keep();
+  return Status::Ok();
 }
 
 void IndexDetails::Apply(uint64_t lsn) noexcept {

@@ -1,8 +1,8 @@
 // IndexDetails: one index as its user sees it: keys, NULLs, operations in two halves, scans, bulk
 // load. It binds the trees to a store and, for a durable store, each operation to the log.
 //
-// Rows whose key is NULL live in a tree of their own, keyed by record id, so that a deletion finds
-// them without a walk.
+// Rows whose key is NULL, and those whose key has a NaN coordinate, live in a tree of their own under
+// their NullTreeKey (tree/geometry.h), so that a deletion finds them without a walk.
 //
 // Threads:  Prepare/Apply/Discard and bulk load under the writer lock; scans anywhere.
 // Windows:  pinned from a Prepare to its Apply or Discard.
@@ -67,6 +67,7 @@ class IndexDetails {
     const uint64_t* record_ids;
     uint32_t count;
   };
+  class Preparation;
   void SetKey(const KeySpec& spec, const double* lo, const double* hi);
   Status ReserveLog(uint32_t payload_bytes);
   void Finish() noexcept;
