@@ -74,6 +74,10 @@ BEGIN
 	END LOOP;
 	RAISE NOTICE '% errors', n;
 END $$;
+-- A scan left behind would keep the versions that later changes retire.
+INSERT INTO tiles SELECT 200000 + i, box(point(i % 100, 200), point(i % 100, 200)) FROM generate_series(1, 20000) i;
+SELECT retired_versions < 50 AS reclaimed FROM xtree_stats('tiles_k');
+DELETE FROM tiles WHERE id > 200000;
 -- A holdable cursor is read to its end at commit; a scrollable one is materialized.
 BEGIN;
 DECLARE h CURSOR WITH HOLD FOR SELECT id FROM tiles WHERE k && '(0,0),(0.5,5.5)' ORDER BY id;
