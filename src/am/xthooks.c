@@ -1,22 +1,45 @@
 /*
  * xthooks.c: what the host does not tell an access method, learned through its hooks.
  *
+ * Copies of files: SET TABLESPACE, CREATE DATABASE and ALTER DATABASE SET TABLESPACE copy an index's
+ * files as they are. The engine adopts a copy only if it was at rest, with an empty log (of older log
+ * records nobody could tell which count), so the index is folded before the host copies it.
+ *
  * Low-level base backups: between pg_backup_start and the end of its session's backup somebody copies
  * files. The host shows that to nobody but the session itself, so the call is seen when it is about
  * to be made, and the session's state is looked at whenever a transaction ends.
  */
 #include "xtregistry.h"
 
+#include <signal.h>
+
+#include "access/genam.h"
+#include "access/heapam.h"
+#include "access/relation.h"
+#include "access/table.h"
+#include "access/tableam.h"
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
+#include "commands/dbcommands.h"
+#include "commands/defrem.h"
+#include "commands/tablespace.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "storage/lmgr.h"
+#include "tcop/utility.h"
+#include "utils/acl.h"
 #include "utils/fmgroids.h"
+#include "utils/lsyscache.h"
 
 static object_access_hook_type prev_object_access_hook = NULL;
+static ProcessUtility_hook_type prev_ProcessUtility_hook = NULL;
 static bool in_backup = false;	/* this session counts in low_level_backups */
+
+/* --- Low-level base backups ------------------------------------------------------------------- */
 
 static void
 leave_backup(void)
@@ -60,9 +83,180 @@ xtree_object_access(ObjectAccessType access, Oid classId, Oid objectId, int subI
 	in_backup = true;
 }
 
+/* --- Before the host copies files ------------------------------------------------------------- */
+bool
+XtIsXtreeIndex(Relation relation)
+{
+	return relation->rd_rel->relkind == RELKIND_INDEX && relation->rd_indam != NULL &&
+		relation->rd_indam->ambuild == xtbuild;
+}
+
+/* Empties an index's log. The caller's lock keeps writers out. */
+static void
+settle_index(Relation index)
+{
+	XtHandle   *handle = XtOpen(index);
+
+	/* The flusher's worker may be at it; a base backup may forbid it. */
+	while (handle->logged && xt_log_bytes(handle->index) > 0 && !XtFold(index))
+	{
+		if (XtBackupRunning())
+			ereport(ERROR,
+					(errcode(ERRCODE_OBJECT_IN_USE),
+					 errmsg("cannot copy the files of xtree index \"%s\" while a base backup is running",
+							RelationGetRelationName(index)),
+					 errhint("Try again when the backup has finished.")));
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(10000L);
+		handle = XtOpen(index);
+	}
+}
+
+/* Takes the lock that the command itself is going to take, and settles the index. */
+static void
+settle_before_move(Oid relid)
+{
+	Relation	index;
+
+	/* The command says what is wrong with the request, if anything. */
+	if (!OidIsValid(relid) || get_rel_relkind(relid) != RELKIND_INDEX ||
+		!pg_class_ownercheck(relid, GetUserId()))
+		return;
+	index = try_relation_open(relid, AccessExclusiveLock);
+	if (index == NULL)
+		return;
+	if (XtIsXtreeIndex(index) && !RELATION_IS_OTHER_TEMP(index))
+		settle_index(index);
+	relation_close(index, NoLock);
+}
+
+/* All xtree indexes of this database, in one tablespace if it is given. */
+List *
+XtListIndexes(Oid tablespace)
+{
+	List	   *result = NIL;
+	Oid			am = get_am_oid("xtree", true);
+	Relation	pg_class;
+	TableScanDesc scan;
+	HeapTuple	tuple;
+
+	if (!OidIsValid(am))
+		return NIL;
+	pg_class = table_open(RelationRelationId, AccessShareLock);
+	scan = table_beginscan_catalog(pg_class, 0, NULL);
+	while ((tuple = heap_getnext(scan, ForwardScanDirection)) != NULL)
+	{
+		Form_pg_class form = (Form_pg_class) GETSTRUCT(tuple);
+		Oid			space = OidIsValid(form->reltablespace) ? form->reltablespace :
+		MyDatabaseTableSpace;
+
+		if (form->relkind == RELKIND_INDEX && form->relam == am &&
+			(!OidIsValid(tablespace) || space == tablespace))
+			result = lappend_oid(result, form->oid);
+	}
+	table_endscan(scan);
+	table_close(pg_class, AccessShareLock);
+	return result;
+}
+
+static bool
+sets_tablespace(AlterTableStmt *stmt)
+{
+	ListCell   *lc;
+
+	foreach(lc, stmt->cmds)
+	{
+		if (((AlterTableCmd *) lfirst(lc))->subtype == AT_SetTableSpace)
+			return true;
+	}
+	return false;
+}
+
+static const char *
+string_option(List *options, const char *name)
+{
+	ListCell   *lc;
+
+	foreach(lc, options)
+	{
+		DefElem    *option = lfirst(lc);
+
+		if (strcmp(option->defname, name) == 0 && option->arg != NULL)
+			return defGetString(option);
+	}
+	return NULL;
+}
+
+static void
+before_utility(Node *statement)
+{
+	ListCell   *lc;
+
+	switch (nodeTag(statement))
+	{
+		case T_AlterTableStmt:
+			{
+				AlterTableStmt *stmt = (AlterTableStmt *) statement;
+
+				if (sets_tablespace(stmt))
+					settle_before_move(RangeVarGetRelid(stmt->relation, NoLock, true));
+				break;
+			}
+		case T_AlterTableMoveAllStmt:
+			{
+				AlterTableMoveAllStmt *stmt = (AlterTableMoveAllStmt *) statement;
+				Oid			from = get_tablespace_oid(stmt->orig_tablespacename, true);
+
+				if (stmt->objtype == OBJECT_INDEX && OidIsValid(from))
+					foreach(lc, XtListIndexes(from))
+						settle_before_move(lfirst_oid(lc));
+				break;
+			}
+		case T_CreatedbStmt:
+			{
+				CreatedbStmt *stmt = (CreatedbStmt *) statement;
+				const char *template = string_option(stmt->options, "template");
+
+				XtSettleDatabase(get_database_oid(template ? template : "template1", true));
+				break;
+			}
+		case T_AlterDatabaseStmt:
+			{
+				AlterDatabaseStmt *stmt = (AlterDatabaseStmt *) statement;
+
+				if (string_option(stmt->options, "tablespace") != NULL)
+					XtSettleDatabase(get_database_oid(stmt->dbname, true));
+				break;
+			}
+		case T_DropdbStmt:
+			/* A fold worker is a session, which the command would wait for and then refuse. */
+			XtStopFoldWorkers(get_database_oid(((DropdbStmt *) statement)->dbname, true));
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+xtree_ProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyTree,
+					 ProcessUtilityContext context, ParamListInfo params,
+					 QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
+{
+	if (!RecoveryInProgress())
+		before_utility(pstmt->utilityStmt);
+	if (prev_ProcessUtility_hook)
+		prev_ProcessUtility_hook(pstmt, queryString, readOnlyTree, context, params, queryEnv,
+								 dest, qc);
+	else
+		standard_ProcessUtility(pstmt, queryString, readOnlyTree, context, params, queryEnv, dest,
+								qc);
+}
+
 void
 XtHooksInit(void)
 {
 	prev_object_access_hook = object_access_hook;
 	object_access_hook = xtree_object_access;
+	prev_ProcessUtility_hook = ProcessUtility_hook;
+	ProcessUtility_hook = xtree_ProcessUtility;
 }

@@ -18,6 +18,7 @@
 
 /* Engine timelines kept; older ones are forgotten, and logs that still name them are broken. */
 #define XT_TIMELINES_MAX		2048
+#define XT_FOLD_WORKERS_MAX		16
 
 typedef enum XtState
 {
@@ -62,6 +63,10 @@ typedef struct XtRegistry
 	pg_atomic_uint64 created;	/* entries ever made, to pace the sweep */
 	pg_atomic_uint32 flusher_pgprocno;	/* 1 + number, 0 if it is not running */
 	pg_atomic_uint32 low_level_backups; /* sessions between pg_backup_start and its end */
+
+	/* Fold workers that run: process ids (0: free), and their databases. */
+	pg_atomic_uint32 fold_worker_pids[XT_FOLD_WORKERS_MAX];
+	pg_atomic_uint32 fold_worker_databases[XT_FOLD_WORKERS_MAX];
 
 	/* Constant after startup: engine timelines (xttimeline.c). */
 	uint32		timeline;
@@ -133,6 +138,8 @@ extern XLogRecPtr XtLogAndApplyDelete(Relation index, XtHandle *handle, uint32 t
 									  const double *lo, const double *hi,
 									  const uint64 *record_ids, uint32 count);
 extern void XtLogBuilt(Relation index, uint32 blocks);
+/* Standbys fold here too, so that their copies of the files are at rest as well. */
+extern void XtLogFold(Relation index);
 
 /* xtworker.c */
 extern void XtWorkerRegister(void);
@@ -141,8 +148,15 @@ extern void XtAfterChange(Relation index, XtHandle *handle);
 /* Asks for a fold without doing it: redo. */
 extern void XtWantFold(XtHandle *handle);
 extern bool XtBackupRunning(void);
+/* Folds an open index. False with XT_BUSY if it cannot be done now. Not under the writer lock. */
+extern bool XtFoldHandle(XtHandle *handle, XtError *error);
+/* Empties the logs of all indexes of a database that nobody is connected to. */
+extern void XtSettleDatabase(Oid database);
+extern void XtStopFoldWorkers(Oid database);
 
 /* xthooks.c */
 extern void XtHooksInit(void);
+extern bool XtIsXtreeIndex(Relation relation);
+extern List *XtListIndexes(Oid tablespace);
 
 #endif							/* XTREGISTRY_H */

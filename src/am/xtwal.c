@@ -24,6 +24,7 @@
 #define XLOG_XTREE_INSERT	0x00
 #define XLOG_XTREE_DELETE	0x10
 #define XLOG_XTREE_BUILT	0x20
+#define XLOG_XTREE_FOLD		0x30
 
 /* How a key is written: dimensions, or these. In the WAL: DO NOT CHANGE. */
 #define XL_SHAPE_DIMS		0x3f	/* 0: the row's key is NULL */
@@ -68,7 +69,15 @@ typedef struct xl_xtree_built
 
 #define SizeOfXtreeBuilt	(offsetof(xl_xtree_built, blocks) + sizeof(BlockNumber))
 
+/* The index was folded before its files are copied; redo does the same. In the WAL: DO NOT CHANGE. */
+typedef struct xl_xtree_fold
+{
+	RelFileNode node;
+} xl_xtree_fold;
+
 #define XL_TID_BYTES		6
+/* Redo of a fold waits so long for another fold of the same index to end. */
+#define REDO_FOLD_WAITS_MAX	6000
 
 /* --- Writing ---------------------------------------------------------------------------------- */
 /*
@@ -251,6 +260,17 @@ XtLogBuilt(Relation index, uint32 blocks)
 	XLogInsert(RM_XTREE_ID, XLOG_XTREE_BUILT | XLR_SPECIAL_REL_UPDATE);
 }
 
+void
+XtLogFold(Relation index)
+{
+	xl_xtree_fold record;
+
+	record.node = index->rd_node;
+	XLogBeginInsert();
+	XLogRegisterData((char *) &record, sizeof(record));
+	XLogInsert(RM_XTREE_ID, XLOG_XTREE_FOLD | XLR_SPECIAL_REL_UPDATE);
+}
+
 /* --- Redo ------------------------------------------------------------------------------------- */
 /* Applies what was prepared, or marks the index broken. Writer lock held; released here. */
 static void
@@ -418,6 +438,32 @@ redo_built(XLogReaderState *record)
 	smgrclosenode(node);
 }
 
+static void
+redo_fold(XLogReaderState *record)
+{
+	xl_xtree_fold fold;
+	XtHandle   *handle;
+	XtError		error;
+	bool		done = false;
+
+	memcpy(&fold, XLogRecGetData(record), sizeof(fold));
+	handle = XtOpenForRedo(&fold.node);
+	if (handle == NULL)
+		return;
+	for (int i = 0; !done && i < REDO_FOLD_WAITS_MAX; i++)
+	{
+		done = xt_log_bytes(handle->index) == 0 || XtFoldHandle(handle, &error);
+		if (done || error.code != XT_BUSY || XtBackupRunning())
+			break;
+		pg_usleep(10000L);
+	}
+	if (!done)
+		ereport(LOG,
+				(errmsg("could not fold the xtree index of file %u/%u/%u",
+						fold.node.spcNode, fold.node.dbNode, fold.node.relNode),
+				 errdetail_internal("%s", error.message)));
+}
+
 /* No error leaves here: for the startup process it would be the end of the server. */
 static void
 xtree_redo(XLogReaderState *record)
@@ -437,6 +483,9 @@ xtree_redo(XLogReaderState *record)
 				break;
 			case XLOG_XTREE_BUILT:
 				redo_built(record);
+				break;
+			case XLOG_XTREE_FOLD:
+				redo_fold(record);
 				break;
 			default:
 				elog(ERROR, "unknown xtree WAL record type %u", info);
@@ -523,6 +572,8 @@ xtree_identify(uint8 info)
 			return "DELETE";
 		case XLOG_XTREE_BUILT:
 			return "BUILT";
+		case XLOG_XTREE_FOLD:
+			return "FOLD";
 	}
 	return NULL;
 }

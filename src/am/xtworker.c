@@ -29,6 +29,7 @@
 #include "storage/latch.h"
 #include "storage/lmgr.h"
 #include "storage/proc.h"
+#include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
 #include "utils/relfilenodemap.h"
@@ -41,6 +42,8 @@
 /* A worker for the same database is not started again sooner. */
 #define FOLD_WORKER_PAUSE_MS	5000
 #define FLUSH_BATCH_MAX			1024
+/* In bgw_extra: fold every index of the database, wanted or not. */
+#define FOLD_ALL				1
 
 PGDLLEXPORT void XtFlusherMain(Datum arg);
 PGDLLEXPORT void XtFoldWorkerMain(Datum arg);
@@ -131,43 +134,55 @@ fold_run(FoldState *state, XLogRecPtr capture_lsn, XtError *error)
 }
 
 bool
-XtFold(Relation index)
+XtFoldHandle(XtHandle *handle, XtError *error)
 {
 	FoldState	state;
-	XtError		error;
 	uint64		capture_lsn = 0;
 	bool		ok;
 
-	state.handle = XtOpen(index);
+	state.handle = handle;
 	state.published = false;
-	if (!state.handle->logged)
+	if (!handle->logged)
 		return true;
 	if (XtBackupRunning())
+	{
+		error->code = XT_BUSY;
+		strlcpy(error->message, "a base backup is running", sizeof(error->message));
+		return false;
+	}
+	XtLock(handle, LW_EXCLUSIVE);
+	pg_atomic_write_u32(&handle->shared->fold_wanted, 0);
+	do
+		ok = xt_fold_begin(handle->index, &capture_lsn, error);
+	while (!ok && XtProvideMemory(handle, error));
+	XtUnlock(handle);
+	if (!ok)
 		return false;
 
-	XtLock(state.handle, LW_EXCLUSIVE);
-	pg_atomic_write_u32(&state.handle->shared->fold_wanted, 0);
-	do
-		ok = xt_fold_begin(state.handle->index, &capture_lsn, &error);
-	while (!ok && XtProvideMemory(state.handle, &error));
-	XtUnlock(state.handle);
-	if (ok)
+	handle->scans++;			/* keeps the handle and its mappings */
+	PG_ENSURE_ERROR_CLEANUP(fold_end, PointerGetDatum(&state));
 	{
-		state.handle->scans++;	/* keeps the handle and its mappings */
-		PG_ENSURE_ERROR_CLEANUP(fold_end, PointerGetDatum(&state));
-		{
-			ok = fold_run(&state, capture_lsn, &error);
-		}
-		PG_END_ENSURE_ERROR_CLEANUP(fold_end, PointerGetDatum(&state));
-		fold_end(0, PointerGetDatum(&state));
+		ok = fold_run(&state, capture_lsn, error);
 	}
-	if (!ok && error.code != XT_BUSY)
-		ereport(data_sync_elevel(ERROR),
+	PG_END_ENSURE_ERROR_CLEANUP(fold_end, PointerGetDatum(&state));
+	fold_end(0, PointerGetDatum(&state));
+	return ok;
+}
+
+bool
+XtFold(Relation index)
+{
+	XtError		error;
+
+	if (XtFoldHandle(XtOpen(index), &error))
+		return true;
+	if (error.code != XT_BUSY)
+		ereport(ERROR,
 				(errcode(XtSqlState(error.code)),
 				 errmsg("could not fold the log of xtree index \"%s\"",
 						RelationGetRelationName(index)),
 				 errdetail_internal("%s", error.message)));
-	return ok;
+	return false;
 }
 
 /* --- Asking for a fold ------------------------------------------------------------------------ */
@@ -274,6 +289,21 @@ flush_logs(FlushState *state)
 }
 
 static void
+describe_fold_worker(BackgroundWorker *worker, Oid database)
+{
+	memset(worker, 0, sizeof(*worker));
+	worker->bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
+	worker->bgw_start_time = BgWorkerStart_ConsistentState;
+	worker->bgw_restart_time = BGW_NEVER_RESTART;
+	strlcpy(worker->bgw_library_name, "xtree", sizeof(worker->bgw_library_name));
+	strlcpy(worker->bgw_function_name, "XtFoldWorkerMain", sizeof(worker->bgw_function_name));
+	snprintf(worker->bgw_name, sizeof(worker->bgw_name), "xtree fold worker for database %u",
+			 database);
+	strlcpy(worker->bgw_type, "xtree fold worker", sizeof(worker->bgw_type));
+	worker->bgw_main_arg = ObjectIdGetDatum(database);
+}
+
+static void
 launch_fold_worker(Oid database)
 {
 	BackgroundWorker worker;
@@ -308,16 +338,7 @@ launch_fold_worker(Oid database)
 		pfree(launch->worker);
 		launch->worker = NULL;
 	}
-	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS | BGWORKER_BACKEND_DATABASE_CONNECTION;
-	worker.bgw_start_time = BgWorkerStart_ConsistentState;
-	worker.bgw_restart_time = BGW_NEVER_RESTART;
-	strlcpy(worker.bgw_library_name, "xtree", sizeof(worker.bgw_library_name));
-	strlcpy(worker.bgw_function_name, "XtFoldWorkerMain", sizeof(worker.bgw_function_name));
-	snprintf(worker.bgw_name, sizeof(worker.bgw_name), "xtree fold worker for database %u",
-			 database);
-	strlcpy(worker.bgw_type, "xtree fold worker", sizeof(worker.bgw_type));
-	worker.bgw_main_arg = ObjectIdGetDatum(database);
+	describe_fold_worker(&worker, database);
 	launch->started = GetCurrentTimestamp();
 	if (!RegisterDynamicBackgroundWorker(&worker, &launch->worker))
 		launch->worker = NULL;	/* no slot; the next round tries again */
@@ -432,6 +453,103 @@ fold_one(const XtRelKey *key)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
+/* Folds every index that has a log, and tells standbys to do so: before files are copied. */
+static void
+fold_all(void)
+{
+	List	   *indexes;
+	MemoryContext oldcontext;
+	ListCell   *lc;
+
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
+	indexes = XtListIndexes(InvalidOid);
+	MemoryContextSwitchTo(oldcontext);
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+	foreach(lc, indexes)
+	{
+		Relation	index;
+		XtHandle   *handle;
+
+		CHECK_FOR_INTERRUPTS();
+		StartTransactionCommand();
+		PushActiveSnapshot(GetTransactionSnapshot());
+		index = try_relation_open(lfirst_oid(lc), AccessShareLock);
+		if (index != NULL)
+		{
+			if (!RELATION_IS_OTHER_TEMP(index) && (handle = XtOpenNoError(index)) != NULL)
+			{
+				if (xt_log_bytes(handle->index) > 0 && XtFold(index) && RelationNeedsWAL(index))
+					XtLogFold(index);
+				/* The copy may be made through buffers, which know nothing of what was stored since. */
+				XtDropHostBuffers(&handle->key);
+			}
+			relation_close(index, AccessShareLock);
+		}
+		PopActiveSnapshot();
+		CommitTransactionCommand();
+	}
+}
+
+/* This worker's place in the registry's list, freed at exit. */
+static void
+fold_worker_exit(int code, Datum arg)
+{
+	pg_atomic_write_u32(&xt_registry->fold_worker_pids[DatumGetInt32(arg)], 0);
+}
+
+static void
+announce_fold_worker(Oid database)
+{
+	for (int i = 0; i < XT_FOLD_WORKERS_MAX; i++)
+	{
+		uint32		expected = 0;
+
+		if (!pg_atomic_compare_exchange_u32(&xt_registry->fold_worker_pids[i], &expected,
+											(uint32) MyProcPid))
+			continue;
+		pg_atomic_write_u32(&xt_registry->fold_worker_databases[i], database);
+		before_shmem_exit(fold_worker_exit, Int32GetDatum(i));
+		return;
+	}
+}
+
+void
+XtStopFoldWorkers(Oid database)
+{
+	for (int i = 0; OidIsValid(database) && i < XT_FOLD_WORKERS_MAX; i++)
+	{
+		uint32		pid = pg_atomic_read_u32(&xt_registry->fold_worker_pids[i]);
+
+		if (pid != 0 && pg_atomic_read_u32(&xt_registry->fold_worker_databases[i]) == database)
+			(void) kill((pid_t) pid, SIGTERM);
+	}
+}
+
+void
+XtSettleDatabase(Oid database)
+{
+	BackgroundWorker worker;
+	BackgroundWorkerHandle *handle;
+
+	if (!OidIsValid(database))
+		return;
+	XtStopFoldWorkers(database);
+	describe_fold_worker(&worker, database);
+	worker.bgw_notify_pid = MyProcPid;
+	worker.bgw_extra[0] = FOLD_ALL;
+	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
+	{
+		ereport(WARNING,
+				(errmsg("could not start a worker to prepare xtree indexes for copying"),
+				 errhint("If the copy of an xtree index proves broken, rebuild it with REINDEX. You might need to increase max_worker_processes.")));
+		return;
+	}
+	(void) WaitForBackgroundWorkerShutdown(handle);
+}
+
 void
 XtFoldWorkerMain(Datum arg)
 {
@@ -439,9 +557,16 @@ XtFoldWorkerMain(Datum arg)
 	ListCell   *lc;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);		/* at the next CHECK_FOR_INTERRUPTS, not in the middle of a change */
 	BackgroundWorkerUnblockSignals();
-	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid, 0);
-
+	announce_fold_worker(DatumGetObjectId(arg));
+	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid,
+											  BGWORKER_BYPASS_ALLOWCONN);
+	if (MyBgworkerEntry->bgw_extra[0] == FOLD_ALL)
+	{
+		fold_all();
+		proc_exit(0);
+	}
 	wanted.context = TopMemoryContext;
 	wanted.keys = NIL;
 	/* Opening the registry needs a resource owner. */
