@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "store/index_details.h"
@@ -423,10 +424,15 @@ void NodeStore::TrackTouched(bool enabled) {
 void NodeStore::Touch(BlockHeader* block) noexcept {
   MarkUnstamped(block);
   if (touched_.size() == touched_.capacity()) {
-    // Only a change larger than announced comes here; what was touched twice makes room.
+    // Only if nobody drains. What was touched twice makes room; without memory the block stays
+    // unstamped until the next checkpoint stamps it.
     std::sort(touched_.begin(), touched_.end());
     touched_.erase(std::unique(touched_.begin(), touched_.end()), touched_.end());
-    XT_ASSERT(touched_.size() < touched_.capacity());
+    try {
+      touched_.reserve(2 * touched_.size() + kTouchedPerChange);
+    } catch (const std::bad_alloc&) {
+      if (touched_.size() == touched_.capacity()) return;
+    }
   }
   touched_.push_back(block->block_number);
 }

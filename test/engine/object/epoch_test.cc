@@ -128,7 +128,8 @@ TEST(Epoch, NoReaderSeesWhatMinReaderTagGaveBack) {
   stop.store(true);
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(bad.load(), 0u);
-  EXPECT_GT(reclaimed, kChanges / 2);
+  EXPECT_GE(MinReaderTag(epochs.get()), tags[kChanges - 1]);  // Idle readers hold nothing back.
+  EXPECT_GT(reclaimed, 0u);
 }
 
 }  // namespace

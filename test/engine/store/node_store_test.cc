@@ -414,6 +414,20 @@ TEST_F(NodeStoreTest, TouchedBlocksAreListedOnceAndWithoutFreedOnes) {
   EXPECT_EQ(count, 4);
 }
 
+TEST_F(NodeStoreTest, TouchedBlocksThatNobodyTakesDoNoHarm) {
+  store_->TrackTouched(true);
+  std::vector<NodeRef> nodes;
+  for (int i = 0; i < 5000; ++i) nodes.push_back(New(0, 0));
+  store_->Publish();
+  for (int round = 0; round < 10; ++round) {
+    for (NodeRef& node : nodes) store_->MarkTouched(node.node);
+  }
+  uint32_t block;
+  int count = 0;
+  while (store_->NextTouched(&block)) ++count;
+  EXPECT_EQ(count, 5000);
+}
+
 TEST_F(NodeStoreTest, OptionsOutOfRangeAreRefused) {
   IndexShared shared{};
   for (uint8_t dims : {0, 33}) {
