@@ -64,6 +64,9 @@ void DurableStore::FillEmptySuperblock(const IndexOptions& options, const Identi
 
 Status DurableStore::Create(const IndexOptions& options, const Identity& identity,
                             uint32_t timeline) {
+  // Impossible options must leave no file behind.
+  XT_RETURN_IF_ERROR(InitShared(shared_, options));
+  shared_->magic = 0;
   XT_RETURN_IF_ERROR(ReserveSegments(0));
   // Whatever the file held goes first, from its end, so that no segment is left without the ones
   // before it.
@@ -95,8 +98,8 @@ Status DurableStore::Create(const IndexOptions& options, const Identity& identit
   capture.pending_epoch.store(content.epoch, std::memory_order_relaxed);
   capture.capture_id = content.capture_id;
   capture.sequence = content.sequence;
-  // Last: it makes the index usable.
-  return InitShared(shared_, options);
+  shared_->magic = kIndexSharedMagic;  // Last: it makes the index usable.
+  return Status::Ok();
 }
 
 // --- The operation log.
