@@ -35,8 +35,8 @@ for suite in $SUITES; do
 	suite_passed=0
 	suite_failed=0
 	case $suite in
-		gtest) run_gtests plain "" "$GTESTS_ALL" ;;
-		gtest-asan) run_gtests asan address "$GTESTS_ALL" ;;
+		gtest) run_gtests plain "" ;;
+		gtest-asan) run_gtests asan address ;;
 		gtest-tsan) run_gtests tsan thread "$GTESTS_CONCURRENT" ;;
 		regress | isolation | tap)
 			if [ $server_ready = yes ]; then "run_$suite"; else suite_failed=1; fi

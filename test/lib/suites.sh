@@ -1,33 +1,32 @@
 # The suites of make check; sourced by check.sh after common.sh. Each function runs one suite,
 # leaves its logs in $CHECK, names what failed, and sets suite_passed and suite_failed.
 
-GTESTS_ALL="base_test io_test testing_test segment_test object_test log_test checkpoint_test
-	store_test tree_test capi_test tools_test stress_test"
-# The programs with threads in them.
+# The programs with threads in them; ThreadSanitizer has nothing to say about the others.
 GTESTS_CONCURRENT="io_test segment_test object_test store_test tree_test stress_test"
 
-# run_gtests NAME SANITIZER PROGRAMS: builds the engine's tests in build/NAME and runs them, as
-# many at a time as there are processors.
+# run_gtests NAME SANITIZER [PROGRAMS]: builds the engine's tests (default: all) and runs them, as many
+# at a time as there are processors.
 run_gtests() {
-	local dir=$BUILD/test-$1 log=$CHECK/gtest-$1 generator= program
+	local dir=$BUILD/test-$1 log=$CHECK/gtest-$1 generator= targets= programs
 	local -a launcher=()
 	mkdir -p "$log"
 	command -v ninja >/dev/null && generator="-G Ninja"
 	# A plain build shares the extension's own library.
 	[ -n "$2" ] || dir=$BUILD/engine
+	[ -z "$3" ] || targets="--target $3"
 	# shellcheck disable=SC2086
 	if ! { quietly "check/cmake-$1" cmake $generator -S . -B "$dir" -DXTREE_TESTS=ON \
 			-DXTREE_SANITIZE="$2" &&
-			quietly "check/build-$1" cmake --build "$dir" -j "$JOBS"; }; then
+			quietly "check/build-$1" cmake --build "$dir" -j "$JOBS" $targets; }; then
 		suite_failed=1
 		return
 	fi
 	# ThreadSanitizer of GCC 12 cannot map its shadow where newer kernels randomize by 32 bits.
 	if [ "$2" = thread ] && setarch -R true 2>/dev/null; then launcher=(setarch -R); fi
-	for program in $3; do
-		[ ! -x "$dir/$program" ] || printf '%s\n' "$program"
-	done | (cd "$dir" && ASAN_OPTIONS=detect_stack_use_after_return=0 \
-		TSAN_OPTIONS="halt_on_error=0 second_deadlock_stack=1" XTREE_TEST_DATA="$SRC/test/data" \
+	programs=${3:-$(cd "$dir" && ctest -N 2>/dev/null | sed -n 's/^ *Test *#[0-9]*: //p')}
+	# shellcheck disable=SC2086
+	printf '%s\n' $programs | (cd "$dir" && ASAN_OPTIONS=detect_stack_use_after_return=0 \
+		TSAN_OPTIONS="halt_on_error=0 second_deadlock_stack=1" \
 		xargs -P "$JOBS" -I{} sh -c \
 		'log=$1; shift; timeout 900 "$@" ./{} >"$log/{}.log" 2>&1; echo $? >"$log/{}.status"' \
 		run "$log" "${launcher[@]}")
@@ -139,7 +138,6 @@ run_tap_file() {
 	as_server_user env TESTDIR="$dir" PATH="$BIN:$PATH" PG_REGRESS="$PGXS_DIR/test/regress/pg_regress" \
 		PERL5LIB="$PGXS_DIR/test/perl:$RUN/src/test/t" PG_TEST_TIMEOUT_DEFAULT=120 \
 		PG_TEST_PORT_DIR="$RUN/tap" \
-		XTREE_TEST_DATA="$RUN/src/test/data" \
 		timeout 600 prove -v "$RUN/src/$1" >"$CHECK/tap/$name.log" 2>&1 </dev/null
 	echo $? >"$CHECK/tap/$name.status"
 }
