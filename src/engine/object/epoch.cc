@@ -54,9 +54,9 @@ void EpochPin::Acquire(EpochReader* reader) {
   next_ = nullptr;
   if (prev_ == nullptr) {
     reader->oldest_ = this;
-    // The store must be visible before the caller loads a published epoch; see the header. With
-    // an older pin in the slot nothing needs to be stored: that pin protects more.
-    shared->slots[reader->slot_].tag.store(tag_, std::memory_order_seq_cst);
+    // The fence makes the store visible before the caller loads a published epoch; see the header.
+    // With an older pin in the slot nothing needs to be stored: that pin protects more.
+    shared->slots[reader->slot_].tag.store(tag_, std::memory_order_release);
     std::atomic_thread_fence(std::memory_order_seq_cst);
   } else {
     prev_->next_ = this;

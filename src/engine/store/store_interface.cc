@@ -6,6 +6,16 @@ Status StoreInterface::NotAttached() const {
   return Status::Make(Code::kNeedMemory, "the index has grown in another process");
 }
 
+Result<std::byte*> StoreInterface::MapNode(uint32_t block) const {
+  Result<std::byte*> address = windows_->MapBlock(block);
+  if (XT_UNLIKELY(!address.ok()) && address.status().code() == Code::kNotFound) {
+    // To a scan, kNotFound is a node that is not there yet. A file that is gone must not look so.
+    return Status::Corruption("file \"%s\", which holds block %u, is missing",
+                              windows_->SegmentPath(block / kWindowBlocks).c_str(), block);
+  }
+  return address;
+}
+
 Result<NodeRef> StoreInterface::Lookup(NodeId id, uint64_t epoch) const {
   // Only what a damaged pointer or a missing chunk would make unsafe is tested before the fast path.
   if (XT_LIKELY(id.handle() < entries_.capacity() && entries_.FullyAttached())) {
@@ -31,7 +41,7 @@ Result<NodeRef> StoreInterface::LookupSlow(NodeId id, uint64_t epoch) const {
                               static_cast<unsigned long long>(id.value),
                               windows_->path().c_str());
   }
-  XT_ASSIGN_OR_RETURN(std::byte* address, windows_->MapBlock(WordBlock(word)));
+  XT_ASSIGN_OR_RETURN(std::byte* address, MapNode(WordBlock(word)));
   if (!(word & kWordVerified)) {
     XT_RETURN_IF_ERROR(VerifyExtent(id, word));
     // Only this very word: the entry may have got a new version meanwhile, or become free.
@@ -50,7 +60,7 @@ Result<NodeRef> StoreInterface::LookupSlow(NodeId id, uint64_t epoch) const {
     const VersionRecord& version = versions_[record - 1];
     if (version.birth_epoch <= epoch) {
       XT_ASSERT(epoch < version.retire_epoch && version.node_id == id.value);
-      XT_ASSIGN_OR_RETURN(std::byte* old, windows_->MapBlock(WordBlock(version.word)));
+      XT_ASSIGN_OR_RETURN(std::byte* old, MapNode(WordBlock(version.word)));
       return NodeRef{reinterpret_cast<BlockHeader*>(old), WordOrder(version.word), id};
     }
     record = version.older.load(std::memory_order_acquire);

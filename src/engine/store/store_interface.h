@@ -121,6 +121,7 @@ class StoreInterface {
 
  private:
   Result<NodeRef> LookupSlow(NodeId id, uint64_t epoch) const;
+  Result<std::byte*> MapNode(uint32_t block) const;
   Status VerifyExtent(NodeId id, EntryWord word) const;
 };
 

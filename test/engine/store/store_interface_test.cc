@@ -155,6 +155,13 @@ TEST_F(StoreInterfaceTest, MapsTheWindowsOfOldAndNewVersions) {
   }
 }
 
+TEST_F(StoreInterfaceTest, AMissingFileIsNotAnEmptyIndex) {
+  const NodeId id = Make(0, 0);
+  store_.windows()->DropAll();
+  ASSERT_TRUE(index_.fs.Remove("data").ok());
+  EXPECT_NE(Failure(id).find("is missing"), std::string::npos);
+}
+
 TEST_F(StoreInterfaceTest, ANodeIsMutableUntilACaptureBegins) {
   const NodeId id = Make(0, 0);
   EXPECT_TRUE(store_.IsMutable(store_.LookupNewest(id)->node));
