@@ -1,49 +1,23 @@
 #include "tree/bulk_loader.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <algorithm>
-#include <cmath>
-#include <cstring>
-#include <limits>
-#include <thread>
 #include <vector>
 
 #include "tree/curve.h"
+#include "tree/kd_order.h"
 #include "tree/node_layout.h"
-#include "tree/radix_sort.h"
+#include "tree/parallel.h"
 
 namespace xtree {
 
 namespace {
 
 constexpr uint32_t kInnerFillPercentMin = 90;
+// Leaves in a run of an external load: some 2 MB of boxes.
+constexpr uint32_t kRunLeaves = 256;
 // Added entries are kept in chunks, so that growing copies nothing.
 constexpr uint32_t kChunkShift = 14;
 constexpr uint32_t kChunkEntries = 1u << kChunkShift;
-
-// Runs work(0) .. work(threads - 1), each in a thread of its own but the first. The host's signal
-// handlers must run in the host's own thread only, so the others are born with all signals blocked.
-template <class Work>
-void RunThreads(uint32_t threads, const Work& work) {
-  sigset_t all, old;
-  sigfillset(&all);
-  std::vector<std::thread> workers;
-  workers.reserve(threads);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  for (uint32_t t = 1; t < threads; ++t) {
-    try {
-      workers.emplace_back([&work, t] { work(t); });
-    } catch (const std::system_error&) {
-      break;  // No thread to be had: this one does its share below.
-    }
-  }
-  pthread_sigmask(SIG_SETMASK, &old, nullptr);
-  work(0);
-  for (uint32_t t = static_cast<uint32_t>(workers.size()) + 1; t < threads; ++t) work(t);
-  for (std::thread& worker : workers) worker.join();
-}
 
 // Entries that a node is packed with: the fill factor, to the nearest whole group, since a group that
 // is partly filled costs as much to compare as a full one.
@@ -54,23 +28,6 @@ uint32_t PackedEntries(const NodeLayout& layout, uint32_t percent) {
       (wanted + layout.group_size / 2) / layout.group_size * layout.group_size;
   return std::clamp(rounded, std::min(2 * layout.group_size, capacity), capacity);
 }
-
-// Deals `entries` to nodes of about `packed` each: how many nodes, and where node i begins. Shares
-// differ by at most a group, so that no last node is left nearly empty.
-struct Shares {
-  uint64_t entries;
-  uint32_t group;
-  uint64_t nodes;
-  Shares(uint64_t n, uint32_t packed, uint32_t group_size) : entries(n), group(group_size) {
-    const uint64_t groups = (n + group - 1) / group;
-    const uint64_t groups_packed = packed / group;
-    nodes = (groups + groups_packed - 1) / groups_packed;
-  }
-  uint64_t Begin(uint64_t i) const {
-    const uint64_t groups = (entries + group - 1) / group;
-    return std::min(entries, groups * i / nodes * group);
-  }
-};
 
 // Boxes and ids of one level's nodes, for the level above. Kept short: it is what an external build
 // holds in memory for every leaf.
@@ -125,11 +82,9 @@ struct BulkLoader::State {
 
   Status ReserveAll(uint64_t leaves);
   Status Stage(uint32_t level, NodeRef* node);
-  void Sort();
   Status PackAdded();
   Status PackPending(bool all);
   Status PackUpper(NodeRef* root, uint32_t* height);
-  HilbertCurve CurveOverData() const;
 
   StoreInterface* const store;
   const uint32_t tree;
@@ -145,8 +100,6 @@ struct BulkLoader::State {
   std::vector<std::unique_ptr<double[]>> chunks;
   std::vector<uint64_t> ids;
   uint64_t taken = 0;
-  std::vector<KeyIndex> order;  // Filled by Sort.
-  bool sorted = false;
 
   // External.
   EntryList pending;            // Sorted entries that are not in a leaf yet.
@@ -177,7 +130,7 @@ Status BulkLoader::Add(const double* lo, const double* hi, const uint64_t* recor
                        uint32_t count) {
   State& s = *state_;
   const uint32_t dims = s.spec.dims;
-  XT_ASSERT(s.sorted_entries == 0 && s.taken == 0 && !s.sorted);
+  XT_ASSERT(s.sorted_entries == 0 && s.taken == 0);
   // More entries than this would need wider sort keys; such builds go through the external sort.
   if (s.ids.size() + count > UINT32_MAX) {
     return Status::InvalidArgument("too many entries to sort in memory");
@@ -228,7 +181,7 @@ uint32_t BulkLoader::TakeAdded(double* lo, double* hi, uint64_t* record_ids, uin
 Status BulkLoader::State::ReserveAll(uint64_t new_leaves) {
   uint64_t above = 0;
   for (uint64_t n = leaves.size() + new_leaves; n > 1;) {
-    n = Shares(n, inner_packed, inner.group_size).nodes;
+    n = NodeShares(n, inner_packed, inner.group_size).nodes;
     above += n;
   }
   staged = true;  // Reserving also pins, which Discard undoes.
@@ -244,53 +197,33 @@ Status BulkLoader::State::Stage(uint32_t level, NodeRef* node) {
   XT_ASSIGN_OR_RETURN(*node,
                       store->StageNew(tree, static_cast<uint8_t>(level), layout.base_order));
   ++nodes_by_level[level];
-  // The order along the curve cuts along every dimension in turn, so any may be the one to split by.
+  // Packing cuts along every dimension, so any may be the one to split by.
   const auto all = static_cast<uint32_t>((uint64_t{1} << spec.dims) - 1);
   for (uint32_t i = 0; i < 1u << layout.base_order; ++i) node->block(i)->split_dims = all;
   return Status::Ok();
 }
 
-// The curve over the centres' extent. Infinities would leave no resolution for the rest.
-HilbertCurve BulkLoader::State::CurveOverData() const {
-  double low[kDimsMax], high[kDimsMax];
-  std::fill(low, low + kDimsMax, std::numeric_limits<double>::infinity());
-  std::fill(high, high + kDimsMax, -std::numeric_limits<double>::infinity());
-  for (uint64_t i = 0; i < ids.size(); ++i) {
-    const double* a = lo(i);
-    const double* b = hi(i);
-    for (uint32_t d = 0; d < spec.dims; ++d) {
-      const double centre = a[d] / 2 + b[d] / 2;
-      if (!std::isfinite(centre)) continue;
-      low[d] = std::min(low[d], centre);
-      high[d] = std::max(high[d], centre);
-    }
-  }
-  return HilbertCurve(spec.dims, low, high);
-}
-
-void BulkLoader::State::Sort() {
-  if (sorted) return;
-  const HilbertCurve curve = CurveOverData();
-  order.resize(ids.size());
-  const uint32_t threads = options.threads;
-  RunThreads(threads, [&](uint32_t t) {
-    const uint64_t end = ids.size() * (t + 1) / threads;
-    for (uint64_t i = ids.size() * t / threads; i < end; ++i) {
-      order[i] = KeyIndex{curve.Position(lo(i), hi(i)), static_cast<uint32_t>(i)};
-    }
-  });
-  RadixSort(&order, curve.position_bits());
-  sorted = true;
-}
-
 // Packs what Add took. All leaves are staged first, then filled by all threads.
 Status BulkLoader::State::PackAdded() {
-  const Shares shares(order.size(), leaf_packed, leaf.group_size);
+  const uint32_t threads = options.threads;
+  const NodeShares shares(ids.size(), leaf_packed, leaf.group_size);
   XT_RETURN_IF_ERROR(ReserveAll(shares.nodes));
+  std::vector<uint32_t> order;
+  {
+    std::vector<float> centres(ids.size() * spec.dims);
+    RunThreads(threads, [&](uint32_t t) {
+      const uint64_t end = ids.size() * (t + 1) / threads;
+      for (uint64_t i = ids.size() * t / threads; i < end; ++i) {
+        for (uint32_t d = 0; d < spec.dims; ++d) {
+          centres[i * spec.dims + d] = CentreOf(lo(i)[d], hi(i)[d]);
+        }
+      }
+    });
+    order = KdOrder(spec.dims, centres, shares, threads);
+  }
   std::vector<NodeRef> nodes(shares.nodes);
   for (NodeRef& node : nodes) XT_RETURN_IF_ERROR(Stage(0, &node));
   leaves.Resize(shares.nodes);
-  const uint32_t threads = options.threads;
   RunThreads(threads, [&](uint32_t t) {
     EntryList list(spec.dims);
     const uint64_t end = shares.nodes * (t + 1) / threads;
@@ -299,36 +232,40 @@ Status BulkLoader::State::PackAdded() {
       for (uint64_t e = shares.Begin(n); e < shares.Begin(n + 1); ++e) {
         constexpr uint64_t kAhead = 16;
         if (e + kAhead < order.size()) {
-          __builtin_prefetch(lo(order[e + kAhead].index));
-          __builtin_prefetch(&ids[order[e + kAhead].index]);
+          __builtin_prefetch(lo(order[e + kAhead]));
+          __builtin_prefetch(&ids[order[e + kAhead]]);
         }
-        const uint32_t i = order[e].index;
-        list.Add(lo(i), hi(i), ids[i]);
+        list.Add(lo(order[e]), hi(order[e]), ids[order[e]]);
       }
-      leaf.Build(nodes[n].node, list, nullptr, list.size());
+      leaf.Build(nodes[n].node, list, nullptr, list.size(), true);
       leaves.Set(n, leaf.Bounds(nodes[n].node), nodes[n].id);
     }
   });
   return Status::Ok();
 }
 
-// Packs leaves from the front of `pending`; all of it at the end.
+// Packs `pending` into leaves, a run at a time; all of it at the end. A run is a stretch of the curve
+// long enough that arranging it anew hides the curve's bends.
 Status BulkLoader::State::PackPending(bool all) {
-  // Two leaves' worth are kept back, so that the last ones can share.
-  const uint64_t keep = all ? 0 : 2 * uint64_t{leaf_packed};
-  const uint64_t use = pending.size() > keep ? pending.size() - keep : 0;
-  const Shares shares(all ? use : use / leaf_packed * leaf_packed, leaf_packed, leaf.group_size);
-  if (shares.entries == 0) return Status::Ok();
+  const uint64_t run = uint64_t{kRunLeaves} * leaf_packed;
+  // Two runs' worth are kept back, so that the last leaves can share.
+  if (!all && pending.size() < 2 * run) return Status::Ok();
+  const NodeShares shares(all ? pending.size() : run, leaf_packed, leaf.group_size);
   XT_RETURN_IF_ERROR(ReserveAll(shares.nodes));
-  std::vector<uint32_t> pick;
-  for (uint64_t n = 0; n < shares.nodes; ++n) {
-    pick.clear();
-    for (uint64_t e = shares.Begin(n); e < shares.Begin(n + 1); ++e) {
-      pick.push_back(static_cast<uint32_t>(e));
+  std::vector<float> centres;
+  centres.reserve(shares.entries * spec.dims);
+  for (uint32_t e = 0; e < shares.entries; ++e) {
+    for (uint32_t d = 0; d < spec.dims; ++d) {
+      centres.push_back(CentreOf(pending.lo(e)[d], pending.hi(e)[d]));
     }
+  }
+  const std::vector<uint32_t> order = KdOrder(spec.dims, centres, shares, 1);
+  for (uint64_t n = 0; n < shares.nodes; ++n) {
     NodeRef node;
     XT_RETURN_IF_ERROR(Stage(0, &node));
-    leaf.Build(node.node, pending, pick.data(), static_cast<uint32_t>(pick.size()));
+    const uint64_t begin = shares.Begin(n);
+    leaf.Build(node.node, pending, &order[begin],
+               static_cast<uint32_t>(shares.Begin(n + 1) - begin), true);
     leaves.Add(leaf.Bounds(node.node), node.id);
   }
   EntryList rest(spec.dims);
@@ -344,7 +281,7 @@ Status BulkLoader::AddSorted(const double* lo, const double* hi, const uint64_t*
   State& s = *state_;
   XT_ASSERT(s.ids.empty());
   // Packing comes first, since it may ask for memory; the batch is then taken without fail.
-  if (s.pending.size() >= 8 * s.leaf_packed) XT_RETURN_IF_ERROR(s.PackPending(false));
+  XT_RETURN_IF_ERROR(s.PackPending(false));
   for (uint32_t i = 0; i < count; ++i) {
     XT_ASSERT(record_ids[i] <= kRecordIdMax);
     const double* key = lo + uint64_t{i} * s.spec.dims;
@@ -363,15 +300,22 @@ Status BulkLoader::State::PackUpper(NodeRef* root, uint32_t* height) {
   while (below.size() > 1) {
     ++level;
     NodeList above(spec.dims);
-    const Shares shares(below.size(), inner_packed, inner.group_size);
+    const NodeShares shares(below.size(), inner_packed, inner.group_size);
+    std::vector<float> centres;
+    centres.reserve(below.size() * spec.dims);
+    for (uint64_t i = 0; i < below.size(); ++i) {
+      const Box32 box = below.Box(i);
+      for (uint32_t d = 0; d < spec.dims; ++d) centres.push_back(CentreOf(box.lo[d], box.hi[d]));
+    }
+    const std::vector<uint32_t> order = KdOrder(spec.dims, centres, shares, options.threads);
     for (uint64_t n = 0; n < shares.nodes; ++n) {
       list.Clear();
       for (uint64_t c = shares.Begin(n); c < shares.Begin(n + 1); ++c) {
-        list.Add(below.Box(c), below.id(c).value);
+        list.Add(below.Box(order[c]), below.id(order[c]).value);
       }
       NodeRef node;
       XT_RETURN_IF_ERROR(Stage(level, &node));
-      inner.Build(node.node, list, nullptr, list.size());
+      inner.Build(node.node, list, nullptr, list.size(), true);
       above.Add(inner.Bounds(node.node), node.id);
       *root = node;
     }
@@ -387,7 +331,6 @@ Status BulkLoader::Finish() {
   const uint64_t entries = s.sorted_entries + s.ids.size();
   if (entries == 0) return Status::Ok();
   if (s.sorted_entries == 0) {
-    s.Sort();
     XT_RETURN_IF_ERROR(s.PackAdded());
   } else {
     XT_RETURN_IF_ERROR(s.PackPending(true));

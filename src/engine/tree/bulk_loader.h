@@ -1,11 +1,12 @@
 // BulkLoader: packs a tree bottom-up from all its entries at once (src/README.md, "Bulk load").
 //
-// The order along a space-filling curve (Hilbert) fills leaves to the fill factor; every level above
-// is packed the same way. Two ways in:
-//   in memory: Add* everything, then Finish sorts (several threads) and packs.
+// Two ways in:
+//   in memory: Add* everything, then Finish arranges (tree/kd_order.h; several threads) and packs.
 //   external:  the caller computes CurveKey for each entry, sorts by it with its own external sort,
-//              and calls AddSorted in that order; Finish packs. Memory: one leaf and one box a leaf.
-// Source: Kamel and Faloutsos, "Hilbert R-tree", VLDB 1994.
+//              and calls AddSorted in that order. Stretches of the curve are arranged and packed on
+//              the way. Memory: two such stretches (some megabytes) and one box a leaf.
+// Leaves are filled to the fill factor; then every level's boxes are packed into the next.
+// Source: Kamel and Faloutsos, "Hilbert R-tree", VLDB 1994 (the external way).
 //
 // Threads:    one caller; Finish may start `threads` workers that touch only private memory and
 //             fresh extents, block all signals, and are joined before it returns.
@@ -47,7 +48,7 @@ class BulkLoader {
   // Takes the added entries out again, in batches, to move them to an external sort. `hi` may be
   // null for points.
   uint32_t TakeAdded(double* lo, double* hi, uint64_t* record_ids, uint32_t capacity);
-  // Sorts, packs, publishes.
+  // Packs, publishes.
   Status Finish();
 
  private:
