@@ -117,6 +117,17 @@ LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION xtree_checkpoint(regclass)
 	IS 'make an xtree index durable in its data file and empty its log';
 
+CREATE FUNCTION xtree_state(index regclass,
+	OUT usable boolean,
+	OUT entries bigint,
+	OUT null_entries bigint,
+	OUT file_blocks bigint,
+	OUT log_bytes bigint,
+	OUT applied_lsn pg_lsn)
+AS 'MODULE_PATHNAME'
+LANGUAGE C VOLATILE STRICT;
+COMMENT ON FUNCTION xtree_state(regclass) IS 'what is known of an xtree index without reading it';
+
 -- Only indexes that the user may look into: without privileges, one would hide all others.
 CREATE VIEW pg_stat_xtree AS
 	SELECT i.indrelid AS relid, i.indexrelid, n.nspname AS schemaname, t.relname,
@@ -126,7 +137,7 @@ CREATE VIEW pg_stat_xtree AS
 		 JOIN pg_catalog.pg_am a ON a.oid = c.relam AND a.amname = 'xtree'
 		 JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
 		 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-		 CROSS JOIN LATERAL xtree_stats(i.indexrelid) s
+		 CROSS JOIN LATERAL xtree_state(i.indexrelid) s
 	WHERE NOT pg_catalog.pg_is_other_temp_schema(c.relnamespace)
 		  AND (pg_catalog.pg_has_role(c.relowner, 'USAGE')
 			   OR pg_catalog.pg_has_role('pg_stat_scan_tables', 'USAGE'));

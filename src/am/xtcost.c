@@ -54,6 +54,50 @@ clause_scan_key(PlannerInfo *root, Node *clause, ScanKey key)
 	return false;
 }
 
+/*
+ * xt_estimate, remembering the last answer: the planner asks for the plain and the bitmap path of one
+ * query in turn. Only an estimate, so an answer about the same number of entries will do.
+ */
+static bool
+estimate_fraction(XtHandle *handle, const XtPredicate *predicate, double *fraction)
+{
+	static struct
+	{
+		XtRelKey	key;
+		uint64		entries;
+		int			dims;
+		XtPredicate predicate;
+		double		fraction;
+	}			last;
+	const Size	bytes = sizeof(double) * handle->spec.dims;
+	const uint64 entries = xt_entries(handle->index, XT_TREE_MAIN);
+	XtError		error;
+
+	if (last.dims == handle->spec.dims && last.entries == entries &&
+		memcmp(&last.key, &handle->key, sizeof(XtRelKey)) == 0 &&
+		memcmp(last.predicate.lo_min, predicate->lo_min, bytes) == 0 &&
+		memcmp(last.predicate.lo_max, predicate->lo_max, bytes) == 0 &&
+		memcmp(last.predicate.hi_min, predicate->hi_min, bytes) == 0 &&
+		memcmp(last.predicate.hi_max, predicate->hi_max, bytes) == 0)
+	{
+		*fraction = last.fraction;
+		return true;
+	}
+
+	last.dims = 0;
+	while (!xt_estimate(handle->index, predicate, fraction, &error))
+	{
+		if (!XtProvideMemory(handle, &error))
+			return false;
+	}
+	last.key = handle->key;
+	last.entries = entries;
+	last.dims = handle->spec.dims;
+	last.predicate = *predicate;
+	last.fraction = *fraction;
+	return true;
+}
+
 /* The share of the index's entries that the path's clauses select, asked of the tree. */
 static bool
 tree_fraction(PlannerInfo *root, IndexPath *path, double *fraction)
@@ -64,7 +108,6 @@ tree_fraction(PlannerInfo *root, IndexPath *path, double *fraction)
 	Relation	index;
 	XtHandle   *handle;
 	XtQuery		query;
-	XtError		error;
 	bool		ok = false;
 
 	foreach(lc, path->indexclauses)
@@ -97,11 +140,7 @@ tree_fraction(PlannerInfo *root, IndexPath *path, double *fraction)
 			ok = true;
 		}
 		else if (query.ordered && !query.nulls)
-		{
-			do
-				ok = xt_estimate(handle->index, &query.predicate, fraction, &error);
-			while (!ok && XtProvideMemory(handle, &error));
-		}
+			ok = estimate_fraction(handle, &query.predicate, fraction);
 	}
 	index_close(index, NoLock);
 	return ok && *fraction >= 0.0 && *fraction <= 1.0;
@@ -142,7 +181,10 @@ xtcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 
 	/* Proposed for queries that need no column; never to be chosen (see xtrescan). */
 	if (path->path.pathtype == T_IndexOnlyScan)
+	{
+		costs.indexStartupCost += 100.0 * disable_cost;
 		costs.indexTotalCost += 100.0 * disable_cost;
+	}
 
 	*indexStartupCost = costs.indexStartupCost;
 	*indexTotalCost = Max(costs.indexTotalCost, costs.indexStartupCost);

@@ -1,6 +1,6 @@
 /*
- * xtfuncs.c: SQL functions that look into an index: xtree_stats, xtree_check, xtree_svg and
- * xtree_checkpoint.
+ * xtfuncs.c: SQL functions that look into an index: xtree_stats, xtree_state (for pg_stat_xtree),
+ * xtree_check, xtree_svg and xtree_checkpoint.
  *
  * Privileges: a function that tells about structure needs ownership of the index or membership in
  * pg_stat_scan_tables; one that shows keys needs what reading the table needs, row security included;
@@ -36,6 +36,7 @@
 #include "xtree.h"
 
 PG_FUNCTION_INFO_V1(xtree_stats);
+PG_FUNCTION_INFO_V1(xtree_state);
 PG_FUNCTION_INFO_V1(xtree_check);
 PG_FUNCTION_INFO_V1(xtree_svg);
 PG_FUNCTION_INFO_V1(xtree_checkpoint);
@@ -217,6 +218,40 @@ xtree_stats(PG_FUNCTION_ARGS)
 	}
 	close_target(&target);
 	PG_RETURN_DATUM(HeapTupleGetDatum(form_stats(BlessTupleDesc(tupdesc), &stats)));
+}
+
+/* --- xtree_state ------------------------------------------------------------------------------ */
+
+/*
+ * What is known without reading a node. An index that cannot be used is reported, not raised: a view
+ * over all indexes must show the others.
+ */
+Datum
+xtree_state(PG_FUNCTION_ARGS)
+{
+	XtTarget	target;
+	XtHandle   *handle;
+	TupleDesc	tupdesc;
+	Datum		values[6];
+	bool		nulls[6] = {false, true, true, true, true, true};
+
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE ||
+		tupdesc->natts != lengthof(values))
+		elog(ERROR, "unexpected result type of xtree_state");
+	open_target(PG_GETARG_OID(0), RIGHT_STRUCTURE, AccessShareLock, &target);
+	handle = XtOpenNoError(target.index);
+	values[0] = BoolGetDatum(handle != NULL);
+	if (handle != NULL)
+	{
+		values[1] = Int64GetDatum((int64) xt_entries(handle->index, XT_TREE_MAIN));
+		values[2] = Int64GetDatum((int64) xt_entries(handle->index, XT_TREE_NULL));
+		values[3] = Int64GetDatum((int64) xt_data_blocks(handle->index));
+		values[4] = Int64GetDatum((int64) xt_log_bytes(handle->index));
+		values[5] = LSNGetDatum(xt_applied_lsn(handle->index));
+		memset(nulls, false, sizeof(nulls));
+	}
+	close_target(&target);
+	PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(tupdesc), values, nulls)));
 }
 
 /* --- xtree_check ------------------------------------------------------------------------------ */
