@@ -4,11 +4,15 @@
 // some. A reader adds up all accounts of its epoch: the sum is always the same, and every account is
 // filled with a pattern of its own throughout. Meant for the thread sanitizer, too.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <chrono>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <random>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -44,7 +48,7 @@ void WriteAccount(NodeRef node, uint64_t balance) {
 
 class Bank {
  public:
-  explicit Bank(EpochShared* epochs) : store_(IndexOptions{}, epochs) {
+  explicit Bank(NodeStore* store) : store_(*store) {
     NodeRef root = store_.StageNew(kTreeMain, 1, 0).value();
     NodeRef first = store_.StageNew(kTreeMain, 0, 0).value();
     root_ = root.id;
@@ -131,7 +135,7 @@ class Bank {
     ASSERT_EQ(store_.Lookup(root_, epoch).value().node, root.node);  // It stays as it was.
   }
 
-  MemoryStore* store() { return &store_; }
+  NodeStore* store() { return &store_; }
   size_t accounts() const { return accounts_.size(); }
 
  private:
@@ -145,7 +149,7 @@ class Bank {
     for (size_t i = 0; i < accounts_.size(); ++i) Words(node)[i + 1] = accounts_[i].value;
   }
 
-  MemoryStore store_;
+  NodeStore& store_;
   NodeId root_;
   std::vector<NodeId> accounts_;
   std::vector<uint64_t> balances_;
@@ -154,7 +158,8 @@ class Bank {
 TEST(Concurrency, EveryReaderSeesOneEpochAsAWhole) {
   constexpr uint32_t kReaders = 3;
   Epochs epochs(kReaders + 1);
-  Bank bank(epochs.get());
+  MemoryStore store(IndexOptions{}, epochs.get());
+  Bank bank(&store);
   std::atomic<bool> stop{false};
   std::atomic<uint64_t> audits{0};
   std::vector<std::thread> threads;
@@ -190,7 +195,8 @@ TEST(Concurrency, EveryReaderSeesOneEpochAsAWhole) {
 // A reader that holds its epoch for long must find all of it again at the end.
 TEST(Concurrency, ALongReaderKeepsItsWholeEpoch) {
   Epochs epochs(2);
-  Bank bank(epochs.get());
+  MemoryStore store(IndexOptions{}, epochs.get());
+  Bank bank(&store);
   std::mt19937 random(21);
   for (int i = 0; i < 500; ++i) bank.Change(&random);
   EpochReader old_reader(epochs.get(), 0);
@@ -210,6 +216,69 @@ TEST(Concurrency, ALongReaderKeepsItsWholeEpoch) {
   old_pin.Release();
   bank.store()->Reclaim(UINT64_MAX);
   EXPECT_EQ(bank.store()->retired_versions(), 0u);
+}
+
+// Two indexes in files, room for one window, and a third handle that asks for room all the time: the
+// windows of both are really unmapped whenever no pin is held, so that a use without one faults.
+TEST(Concurrency, IndexesThatCompeteForWindowsStayWhole) {
+  char directory[] = "/tmp/xtree_windows_XXXXXX";
+  ASSERT_NE(mkdtemp(directory), nullptr);
+  WindowBudget budget(1);
+  Epochs epochs(4);
+  std::unique_ptr<IndexShared> shared[2];
+  std::unique_ptr<NodeStore> stores[2];
+  std::unique_ptr<Bank> banks[2];
+  std::string paths[2];
+  for (int i = 0; i < 2; ++i) {
+    paths[i] = std::string(directory) + "/" + std::to_string(i);
+    shared[i] = std::make_unique<IndexShared>();
+    stores[i] = std::make_unique<NodeStore>(shared[i].get(), PosixFileSystem(), &budget,
+                                            epochs.get(), paths[i], ChunkSource::kHeap);
+    ASSERT_TRUE(NodeStore::InitShared(shared[i].get(), IndexOptions{}).ok());
+    ASSERT_TRUE(stores[i]->ReserveSegments(0).ok());
+    ASSERT_TRUE(stores[i]->allocator()->CreateFile().ok());
+    banks[i] = std::make_unique<Bank>(stores[i].get());
+  }
+  std::vector<std::thread> threads;
+  for (uint32_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      Bank& bank = *banks[t % 2];
+      if (t < 2) {
+        std::mt19937 random(t);
+        for (int i = 0; i < kChanges / 20; ++i) bank.Change(&random);
+      } else {
+        EpochReader reader(epochs.get(), t);
+        for (int i = 0; i < kChanges / 100; ++i) bank.Audit(&reader);
+      }
+    });
+  }
+  std::atomic<bool> stop{false};
+  std::thread evictor([&] {
+    WindowManager other(PosixFileSystem(), &budget, paths[0]);
+    while (!stop.load(std::memory_order_relaxed) || budget.evictions() < 10) {
+      EXPECT_TRUE(other.EnsureMapped(0).ok());
+      other.DropAll();
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
+  });
+  for (auto& thread : threads) thread.join();
+  stop.store(true);
+  for (auto& bank : banks) {
+    while (budget.evictions() < 10) {
+      EpochReader reader(epochs.get(), 0);
+      bank->Audit(&reader);
+    }
+  }
+  evictor.join();
+  EXPECT_LE(budget.windows_mapped(), 2u);
+  for (int i = 0; i < 2; ++i) {
+    EpochReader reader(epochs.get(), 0);
+    banks[i]->Audit(&reader);
+    stores[i].reset();
+    EXPECT_TRUE(PosixFileSystem()->Remove(paths[i].c_str()).ok());
+  }
+  EXPECT_EQ(budget.windows_mapped(), 0u);
+  rmdir(directory);
 }
 
 // Blocks that come from disk are verified by whoever meets them first, maybe by several at once.
