@@ -32,6 +32,7 @@ DECLARE
 	build_ms float8;
 BEGIN
 	EXECUTE format('SELECT count(key) FROM %I', relation); -- Into the cache.
+	SET client_min_messages = warning;
 	FOR run IN 1..runs LOOP
 		DROP INDEX IF EXISTS bench_index;
 		COMMIT;
@@ -64,71 +65,99 @@ BEGIN
 	END LOOP;
 END $$;
 
--- Microseconds a statement: windows by size, counts, nearest, a join by nested loops.
-CREATE PROCEDURE bench_queries(method text, kind text, runs int) LANGUAGE plpgsql AS $$
+-- Makes ask_windows(target) and ask_nearest(k): loops of one statement each, planned once, as a session
+-- runs a prepared statement. Both return how many statements they ran.
+CREATE PROCEDURE make_loops(kind text) LANGUAGE plpgsql AS $$
 DECLARE
 	relation text := CASE kind WHEN 'box' THEN 'boxes' ELSE 'points' END;
-	condition text := CASE kind WHEN 'box' THEN 'key && $1' ELSE 'key <@ $1' END;
-	started timestamptz;
-	w windows;
-	n bigint;
-	size int;
-	k int;
-	outer_rows bigint;
+	operator text := CASE kind WHEN 'box' THEN '&&' ELSE '<@' END;
 BEGIN
-	outer_rows := CASE kind WHEN 'box' THEN (SELECT count(*) FROM points WHERE id % 20 = 0)
-				  ELSE (SELECT count(*) FROM boxes WHERE id % 20 = 0) END;
-	SET enable_seqscan = off;
-	FOR run IN 0..runs LOOP -- Run 0 warms up.
-		FOREACH size IN ARRAY ARRAY[1, 100, 10000] LOOP
-			started := clock_timestamp();
-			n := 0;
-			FOR w IN SELECT * FROM windows AS q WHERE q.kind = bench_queries.kind AND q.size = bench_queries.size LOOP
-				EXECUTE format('SELECT count(id) FROM %I WHERE ' || condition, relation) USING w.win;
-				n := n + 1;
+	EXECUTE format($body$
+		CREATE OR REPLACE FUNCTION ask_windows(target int) RETURNS int LANGUAGE plpgsql AS $loop$
+		DECLARE
+			asked int := 0;
+			w windows;
+			found_rows bigint;
+		BEGIN
+			FOR w IN SELECT * FROM windows AS q WHERE q.kind = %L AND q.size = target LOOP
+				SELECT count(id) INTO found_rows FROM %I WHERE key %s w.win;
+				asked := asked + 1;
 			END LOOP;
-			IF run > 0 THEN
-				INSERT INTO results (kind, measure, method, value)
-					VALUES (kind, format('window of about %s rows, us', size), method, 1000 * ms_since(started) / n);
-			END IF;
+			RETURN asked;
+		END $loop$ $body$, kind, relation, operator);
+	EXECUTE format($body$
+		CREATE OR REPLACE FUNCTION ask_nearest(k int) RETURNS int LANGUAGE plpgsql AS $loop$
+		DECLARE
+			asked int := 0;
+			w windows;
+			found_rows bigint;
+		BEGIN
+			FOR w IN SELECT * FROM windows AS q WHERE q.kind = %L AND q.size = 100 LOOP
+				SELECT count(id) INTO found_rows
+				FROM (SELECT id FROM %I ORDER BY key <-> w.middle LIMIT k) AS n;
+				asked := asked + 1;
+			END LOOP;
+			RETURN asked;
+		END $loop$ $body$, kind, relation);
+END $$;
+
+-- Points against widened boxes, or boxes against points: every 20th outer row.
+CREATE FUNCTION ask_join(kind text) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+	found_rows bigint;
+BEGIN
+	IF kind = 'box' THEN
+		SELECT count(*) INTO found_rows FROM (SELECT key AS p FROM points WHERE id % 20 = 0) AS o
+			JOIN boxes i ON i.key && box(o.p - point(0.01, 0.01), o.p + point(0.01, 0.01));
+		RETURN count(*) FROM points WHERE id % 20 = 0;
+	END IF;
+	SELECT count(*) INTO found_rows FROM (SELECT key AS b FROM boxes WHERE id % 20 = 0) AS o
+		JOIN points i ON i.key <@ box(o.b[0] + point(0.01, 0.01), o.b[1] - point(0.01, 0.01));
+	RETURN count(*) FROM boxes WHERE id % 20 = 0;
+END $$;
+
+-- Microseconds a statement: windows by size, nearest, a join by nested loops.
+CREATE PROCEDURE bench_queries(method text, kind text, runs int) LANGUAGE plpgsql AS $$
+DECLARE
+	started timestamptz;
+	asked int;
+	target int;
+BEGIN
+	SET enable_seqscan = off;
+	SET enable_hashjoin = off;
+	SET enable_mergejoin = off;
+	SET enable_material = off;
+	SET plan_cache_mode = force_generic_plan;
+	CALL make_loops(kind);
+	FOR run IN 0..runs LOOP -- Run 0 warms up.
+		FOREACH target IN ARRAY ARRAY[1, 100, 10000] LOOP
+			started := clock_timestamp();
+			asked := ask_windows(target);
+			INSERT INTO results (kind, measure, method, value)
+				SELECT kind, format('window of about %s rows, us', target), method, 1000 * ms_since(started) / asked
+				WHERE run > 0;
 		END LOOP;
 		CONTINUE WHEN method = 'brin'; -- Has no order.
-		FOREACH k IN ARRAY ARRAY[1, 10, 100] LOOP
+		FOREACH target IN ARRAY ARRAY[1, 10, 100] LOOP
 			started := clock_timestamp();
-			n := 0;
-			FOR w IN SELECT * FROM windows AS q WHERE q.kind = bench_queries.kind AND q.size = 100 LOOP
-				EXECUTE format('SELECT count(id) FROM (SELECT id FROM %I ORDER BY key <-> $1 LIMIT %s) AS n', relation, k)
-					USING w.middle;
-				n := n + 1;
-			END LOOP;
-			IF run > 0 THEN
-				INSERT INTO results (kind, measure, method, value)
-					VALUES (kind, format('nearest %s, us', k), method, 1000 * ms_since(started) / n);
-			END IF;
+			asked := ask_nearest(target);
+			INSERT INTO results (kind, measure, method, value)
+				SELECT kind, format('nearest %s, us', target), method, 1000 * ms_since(started) / asked
+				WHERE run > 0;
 		END LOOP;
 		CONTINUE WHEN run > 3;
-		-- Every 20th point or box, widened a little, against the boxes or points.
-		SET enable_hashjoin = off;
-		SET enable_mergejoin = off;
-		SET enable_material = off;
 		started := clock_timestamp();
-		IF kind = 'box' THEN
-			SELECT count(*) INTO n FROM (SELECT key AS p FROM points WHERE id % 20 = 0) AS o
-				JOIN boxes i ON i.key && box(o.p - point(0.01, 0.01), o.p + point(0.01, 0.01));
-		ELSE
-			SELECT count(*) INTO n FROM (SELECT key AS b FROM boxes WHERE id % 20 = 0) AS o
-				JOIN points i ON i.key <@ box(o.b[0] + point(0.01, 0.01), o.b[1] - point(0.01, 0.01));
-		END IF;
-		IF run > 0 THEN
-			INSERT INTO results (kind, measure, method, value) VALUES (kind, 'join by nested loops, us an outer row', method,
-				1000 * ms_since(started) / outer_rows);
-		END IF;
+		asked := ask_join(kind);
+		INSERT INTO results (kind, measure, method, value)
+			SELECT kind, 'join by nested loops, us an outer row', method, 1000 * ms_since(started) / asked
+			WHERE run > 0;
 	END LOOP;
 END $$;
 
 -- A table of the first half of the shuffled rows, indexed.
 CREATE PROCEDURE prepare_inserts(method text, kind text) LANGUAGE plpgsql AS $$
 BEGIN
+	SET client_min_messages = warning;
 	DROP TABLE IF EXISTS inserts;
 	EXECUTE format('CREATE TABLE inserts AS SELECT * FROM shuffled_%s LIMIT (SELECT count(*) / 2 FROM shuffled_%s)', kind, kind);
 	IF method <> 'none' THEN
