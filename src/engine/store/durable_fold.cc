@@ -9,6 +9,8 @@ namespace xtree {
 
 namespace {
 
+constexpr uint32_t kScrubSegments = 64;  // A bounded piece of work under the writer lock.
+
 EntryWord* PageWords(std::byte* block) {
   return reinterpret_cast<EntryWord*>(block + sizeof(BlockHeader));
 }
@@ -302,7 +304,7 @@ void DurableStore::PublishedFold() noexcept {
   Reclaim(UINT64_MAX);
   log_.Recycle(fold.content.log_start_seq, fold.log_bytes);
   if (log_.enabled()) log_.NoteDurable(LogMark(fold.content.log_start_seq, 0));
-  allocator()->ScrubStep(UINT32_MAX);
+  allocator()->ScrubStep(kScrubSegments);
   allocator()->ReturnFreeSpace();
 }
 
