@@ -105,13 +105,18 @@ struct SimFileSystem::File {
     return copy;
   }
   void SyncAll() {
-    synced.resize(size);
-    for (uint64_t page = 0; page * kPage < size; ++page) {
-      const Page now = CopyPage(page);
-      const auto lost = believed_clean.find(page);
-      if (lost != believed_clean.end() && lost->second == now) continue;
-      std::memcpy(synced.data() + page * kPage, now.data(), now.size());
-      if (lost != believed_clean.end()) believed_clean.erase(lost);
+    std::vector<std::byte> before;
+    if (!believed_clean.empty()) before = synced;
+    synced.assign(view, view + size);
+    for (auto lost = believed_clean.begin(); lost != believed_clean.end();) {
+      const uint64_t begin = lost->first * kPage;
+      const Page& clean = lost->second;
+      if (std::memcmp(synced.data() + begin, clean.data(), clean.size()) == 0) {
+        std::memcpy(synced.data() + begin, before.data() + begin, clean.size());
+        ++lost;
+      } else {
+        lost = believed_clean.erase(lost);
+      }
     }
     pending.clear();
     written.clear();
