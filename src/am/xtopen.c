@@ -322,7 +322,8 @@ refresh_handle(XtHandle *handle, XtError *error)
 	XtShared   *shared = handle->shared;
 	bool		ok;
 
-	if (handle->check)
+	/* A new generation may have come with a new file. */
+	if (handle->check || handle->generation != pg_atomic_read_u64(&shared->generation))
 	{
 		if (!check_file(handle, error))
 			return false;
