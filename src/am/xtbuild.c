@@ -267,7 +267,7 @@ log_blocks(BuildState *state)
 			count = 0;
 		}
 	}
-	XtLogBuilt(index, end);
+	pg_atomic_write_u64(&state->handle->shared->images_lsn, XtLogBuilt(index, end));
 }
 
 /* An error or exit during the build: the file goes with the transaction, shared memory here. */

@@ -488,7 +488,7 @@ xtree_checkpoint(PG_FUNCTION_ARGS)
 				 errmsg("recovery is in progress"),
 				 errhint("xtree_checkpoint() cannot be executed during recovery.")));
 	open_target(PG_GETARG_OID(0), RIGHT_MAINTAIN, AccessShareLock, &target);
-	done = XtFold(target.index);
+	done = XtFoldNow(target.index);
 	close_target(&target);
 	PG_RETURN_BOOL(done);
 }

@@ -98,7 +98,7 @@ settle_index(Relation index)
 	XtHandle   *handle = XtOpen(index);
 
 	/* The flusher's worker may be at it; a base backup may forbid it. */
-	while (handle->logged && xt_log_bytes(handle->index) > 0 && !XtFold(index))
+	while (handle->logged && xt_log_bytes(handle->index) > 0 && !XtFoldNow(index))
 	{
 		if (XtBackupRunning())
 			ereport(ERROR,

@@ -15,10 +15,11 @@
 
 #include "access/xact.h"
 #include "access/xlog.h"
+#include "access/xlogrecovery.h"
+#include "access/xlogutils.h"
 #include "catalog/catalog.h"
 #include "common/relpath.h"
 #include "miscadmin.h"
-#include "access/xlogutils.h"
 #include "storage/bufmgr.h"
 #include "storage/bufpage.h"
 #include "storage/checksum.h"
@@ -286,6 +287,11 @@ load_locked(XtHandle *handle, XtError *error)
 	}
 	shared->inode = handle->inode;
 	shared->device = handle->device;
+	/* A copy by the host has just been logged as images; in recovery they may have just been replayed. */
+	if (RecoveryInProgress())
+		pg_atomic_write_u64(&shared->images_lsn, GetXLogReplayRecPtr(NULL));
+	else if (xt_adopted(handle->index))
+		pg_atomic_write_u64(&shared->images_lsn, GetXLogInsertRecPtr());
 	if (DataChecksumsEnabled())
 		XtStampTouched(handle);
 	pg_write_barrier();

@@ -199,6 +199,8 @@ XtRecordTid(uint64 record_id, ItemPointer tid)
 /* Makes the present state durable in the data file and empties the log. False: could not run now
  * (another fold or a base backup is running). Not under the writer lock. */
 extern bool XtFold(Relation index);
+/* As XtFold, but makes the host checkpoint first where a new build or copy must be settled by one. */
+extern bool XtFoldNow(Relation index);
 
 /* --- IndexAmRoutine ---------------------------------------------------------------------------- */
 /* xtbuild.c */

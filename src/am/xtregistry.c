@@ -196,6 +196,7 @@ make_shared(const XtRelKey *key)
 	pg_atomic_init_u64(&shared->generation, 1);
 	pg_atomic_init_u32(&shared->log_dirty, 0);
 	pg_atomic_init_u32(&shared->fold_wanted, 0);
+	pg_atomic_init_u64(&shared->images_lsn, 0);
 	LWLockInitialize(&shared->lock, xt_registry->tranche_id);
 	return self;
 }

@@ -46,6 +46,8 @@ struct XtShared
 	pg_atomic_uint64 generation;	/* bumped whenever the engine's shared memory is emptied */
 	pg_atomic_uint32 log_dirty; /* appended to since the flusher last looked */
 	pg_atomic_uint32 fold_wanted;	/* the log has passed its soft limit */
+	pg_atomic_uint64 images_lsn;	/* end of the WAL that has images of the files; 0 if no redo point
+								 * can lie before it any more (XtImagesMayReplay) */
 
 	/* The writer lock, and what it guards: the file that the state was loaded from. */
 	LWLock		lock;
@@ -137,7 +139,8 @@ extern void XtLogAndApplyInsert(Relation index, XtHandle *handle, const double *
 extern XLogRecPtr XtLogAndApplyDelete(Relation index, XtHandle *handle, uint32 tree,
 									  const double *lo, const double *hi,
 									  const uint64 *record_ids, uint32 count);
-extern void XtLogBuilt(Relation index, uint32 blocks);
+/* Returns where the images end in the WAL. */
+extern XLogRecPtr XtLogBuilt(Relation index, uint32 blocks);
 /* Standbys fold here too, so that their copies of the files are at rest as well. */
 extern void XtLogFold(Relation index);
 
@@ -150,6 +153,7 @@ extern void XtWantFold(XtHandle *handle);
 extern bool XtBackupRunning(void);
 /* Folds an open index. False with XT_BUSY if it cannot be done now. Not under the writer lock. */
 extern bool XtFoldHandle(XtHandle *handle, XtError *error);
+extern bool XtImagesMayReplay(XtHandle *handle);
 /* Empties the logs of all indexes of a database that nobody is connected to. */
 extern void XtSettleDatabase(Oid database);
 extern void XtStopFoldWorkers(Oid database);

@@ -248,7 +248,7 @@ XtLogAndApplyDelete(Relation index, XtHandle *handle, uint32 tree, const double 
 	return log_and_apply(index, handle, XLOG_XTREE_DELETE);
 }
 
-void
+XLogRecPtr
 XtLogBuilt(Relation index, uint32 blocks)
 {
 	xl_xtree_built record;
@@ -257,7 +257,7 @@ XtLogBuilt(Relation index, uint32 blocks)
 	record.blocks = blocks;
 	XLogBeginInsert();
 	XLogRegisterData((char *) &record, SizeOfXtreeBuilt);
-	XLogInsert(RM_XTREE_ID, XLOG_XTREE_BUILT | XLR_SPECIAL_REL_UPDATE);
+	return XLogInsert(RM_XTREE_ID, XLOG_XTREE_BUILT | XLR_SPECIAL_REL_UPDATE);
 }
 
 void
@@ -436,6 +436,7 @@ redo_built(XLogReaderState *record)
 	blocks[1] = 0;
 	smgrtruncate(reln, forks, smgrexists(reln, VISIBILITYMAP_FORKNUM) ? 2 : 1, blocks);
 	smgrclosenode(node);
+	pg_atomic_write_u64(&XtHandleForRedo(&built.node)->shared->images_lsn, record->EndRecPtr);
 }
 
 static void

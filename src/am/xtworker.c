@@ -18,9 +18,12 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_control.h"
+#include "common/controldata_utils.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
+#include "postmaster/bgwriter.h"
 #include "postmaster/interrupt.h"
 #include "replication/walsender.h"
 #include "replication/walsender_private.h"
@@ -69,6 +72,41 @@ XtBackupRunning(void)
 		if (backup)
 			return true;
 	}
+	return false;
+}
+
+/* Redo point of the last checkpoint, or restartpoint, that has completed. */
+static XLogRecPtr
+checkpoint_redo(void)
+{
+	ControlFileData *control;
+	XLogRecPtr	redo;
+	bool		crc_ok;
+
+	LWLockAcquire(ControlFileLock, LW_SHARED);
+	control = get_controlfile(DataDir, &crc_ok);
+	LWLockRelease(ControlFileLock);
+	redo = crc_ok ? control->checkPointCopy.redo : InvalidXLogRecPtr;
+	pfree(control);
+	return redo;
+}
+
+/*
+ * Whether a recovery could still begin within the WAL images of an index's files, those of its build or
+ * of a copy by the host. It would replay some images and not the others, over whatever the files hold by
+ * then; that is right only as long as they hold the very capture that the images show. So no later
+ * capture is published before a checkpoint's redo point has passed the images.
+ */
+bool
+XtImagesMayReplay(XtHandle *handle)
+{
+	uint64		images_lsn = pg_atomic_read_u64(&handle->shared->images_lsn);
+
+	if (images_lsn == 0)
+		return false;
+	if (checkpoint_redo() < images_lsn)
+		return true;
+	(void) pg_atomic_compare_exchange_u64(&handle->shared->images_lsn, &images_lsn, 0);
 	return false;
 }
 
@@ -150,6 +188,13 @@ XtFoldHandle(XtHandle *handle, XtError *error)
 		strlcpy(error->message, "a base backup is running", sizeof(error->message));
 		return false;
 	}
+	if (XtImagesMayReplay(handle))
+	{
+		error->code = XT_BUSY;
+		strlcpy(error->message, "no checkpoint has completed since the index was built or copied",
+				sizeof(error->message));
+		return false;
+	}
 	XtLock(handle, LW_EXCLUSIVE);
 	pg_atomic_write_u32(&handle->shared->fold_wanted, 0);
 	do
@@ -183,6 +228,14 @@ XtFold(Relation index)
 						RelationGetRelationName(index)),
 				 errdetail_internal("%s", error.message)));
 	return false;
+}
+
+bool
+XtFoldNow(Relation index)
+{
+	if (XtImagesMayReplay(XtOpen(index)))
+		RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+	return XtFold(index);
 }
 
 /* --- Asking for a fold ------------------------------------------------------------------------ */
@@ -481,7 +534,7 @@ fold_all(void)
 		{
 			if (!RELATION_IS_OTHER_TEMP(index) && (handle = XtOpenNoError(index)) != NULL)
 			{
-				if (xt_log_bytes(handle->index) > 0 && XtFold(index) && RelationNeedsWAL(index))
+				if (xt_log_bytes(handle->index) > 0 && XtFoldNow(index) && RelationNeedsWAL(index))
 					XtLogFold(index);
 				/* The copy may be made through buffers, which know nothing of what was stored since. */
 				XtDropHostBuffers(&handle->key);

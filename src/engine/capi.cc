@@ -169,6 +169,8 @@ bool xt_is_loaded(const XtIndex* index) noexcept {
   return index->shared->magic == kIndexSharedMagic;
 }
 
+bool xt_adopted(const XtIndex* index) noexcept { return index->store.adopted(); }
+
 bool xt_is_broken(const XtIndex* index) noexcept {
   return index->shared->broken.load(std::memory_order_relaxed) != 0;
 }

@@ -147,6 +147,8 @@ XT_API bool xt_load(XtIndex *index, const XtLoadPolicy *policy, XtError *error) 
 XT_API bool xt_empty_image(const XtSpec *spec, const XtIdentity *identity, void *pages,
 						   XtError *error) XT_NOEXCEPT;
 XT_API bool xt_is_loaded(const XtIndex *index) XT_NOEXCEPT;
+/* Whether this handle's xt_load found a copy of another relation's files and made it this one's. */
+XT_API bool xt_adopted(const XtIndex *index) XT_NOEXCEPT;
 XT_API bool xt_is_broken(const XtIndex *index) XT_NOEXCEPT;
 /* W. In shared memory at once; on disk if it can. */
 XT_API bool xt_mark_broken(XtIndex *index, XtError *error) XT_NOEXCEPT;

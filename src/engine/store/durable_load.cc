@@ -198,6 +198,7 @@ Status DurableStore::Adopt(const LoadPolicy& policy) {
     shared_->capture.superblock_slot = slot;
   }
   shared_->capture.sequence = content.sequence;
+  adopted_ = true;
   if (track_touched_) stamped_.insert(stamped_.end(), {0, 1});
   return Status::Ok();
 }

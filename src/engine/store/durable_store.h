@@ -53,6 +53,9 @@ class DurableStore final : public NodeStore, public OperationLog {
   // Unmaps the windows of both files. No pin may be held.
   void DropWindows();
 
+  // Whether this handle's Load made a copy of another relation's files this relation's own.
+  bool adopted() const { return adopted_; }
+
   // --- StoreInterface.
   void Discard() noexcept override;
 
@@ -128,6 +131,7 @@ class DurableStore final : public NodeStore, public OperationLog {
   void MarkNodesUnstamped() noexcept;
 
   FileSystem* const fs_;
+  bool adopted_ = false;
   DeltaLog log_;
   std::unique_ptr<Fold> fold_;
   std::unique_ptr<LoadState> load_;
