@@ -160,6 +160,7 @@ extern void XtNullTreePredicate(bool unordered, XtPredicate *predicate);
 typedef enum XtOrderKind
 {
 	XT_ORDER_EXACT,				/* the engine's distance is the operator's, bit for bit */
+	XT_ORDER_BOX,				/* as XtDistanceBound says, and mostly exact */
 	XT_ORDER_BOUND,				/* it bounds it from below, after XtDistanceBound */
 	XT_ORDER_CONSTANT,			/* nothing is known but that it is not negative */
 	XT_ORDER_NULL				/* the argument is NULL, so every distance is */
@@ -178,8 +179,12 @@ typedef struct XtOrder
 extern bool XtUnboundedPart(const XtSpec *spec, const XtPredicate *all, int part,
 							XtPredicate *predicate);
 extern void XtBuildOrder(const XtSpec *spec, ScanKey key, XtOrder *order);
+/*
+ * The operator's distance, if `exact`, or a lower bound of it, given the engine's and the key. For
+ * XT_ORDER_BOX and XT_ORDER_BOUND.
+ */
 extern double XtDistanceBound(const XtSpec *spec, const XtOrder *order, double distance,
-							  const double *lo, const double *hi);
+							  const double *lo, const double *hi, bool *exact);
 
 /* --- Record ids: a heap TID as 48 bits, block << 16 | offset; sorts as TIDs do ----------------- */
 static inline uint64

@@ -149,8 +149,8 @@ xtrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 	if (scan->numberOfOrderBys > 0)
 	{
 		XtBuildOrder(spec, &scan->orderByData[0], &so->order);
-		so->walks_nearest = so->order.kind == XT_ORDER_EXACT || so->order.kind == XT_ORDER_BOUND;
-		so->splits_unbounded = so->order.kind == XT_ORDER_BOUND;
+		so->splits_unbounded = so->order.kind == XT_ORDER_BOX || so->order.kind == XT_ORDER_BOUND;
+		so->walks_nearest = so->splits_unbounded || so->order.kind == XT_ORDER_EXACT;
 	}
 	allocate_batch(so, spec->dims);
 	so->nearest_batch = NEAREST_BATCH_MIN;
@@ -341,10 +341,13 @@ set_order_values(IndexScanDesc scan, int row)
 			set_order_value(scan, i, so->distances[row]);
 		else if (i == 0 && nearest)
 		{
+			bool		exact;
+
 			set_order_value(scan, i, XtDistanceBound(spec, &so->order, so->distances[row],
 													 so->keys_lo + row * spec->dims,
-													 so->keys_hi + row * spec->dims));
-			scan->xs_recheckorderby = true;
+													 so->keys_hi + row * spec->dims, &exact));
+			if (!exact)
+				scan->xs_recheckorderby = true;
 		}
 		else
 		{
