@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <new>
 #include <utility>
@@ -45,6 +46,9 @@ Result<std::byte*> WindowManager::EnsureMapped(uint32_t window) {
   ++mapped_here_;
   if (window >= windows_end_) windows_end_ = window + 1;
   budget_->windows_mapped_.fetch_add(1, std::memory_order_relaxed);
+  if (budget_->windows_mapped() > budget_->windows_max()) {
+    trim_wanted_.store(true, std::memory_order_relaxed);
+  }
   bases_[window].store(mapped, std::memory_order_release);
   return mapped;
 }
@@ -78,21 +82,34 @@ void WindowBudget::MakeRoom(const WindowManager* for_whom) {
     WindowManager* candidate = lru_head_;
     if (candidate == nullptr || windows_mapped() < windows_max_) return;
     const bool recent = candidate->recent_.exchange(false, std::memory_order_relaxed);
-    if (candidate == for_whom || recent || !candidate->TryEvict()) {
+    if (candidate == for_whom || recent || !candidate->TryEvict(windows_mapped() - windows_max_ + 1)) {
       Unlist(candidate);
       PushNewest(candidate);
     }
   }
 }
 
-bool WindowManager::TryEvict() {
+void WindowManager::Trim() {
+  MutexLock lock(&budget_->mutex_);
+  trim_wanted_.store(false, std::memory_order_relaxed);
+  if (budget_->windows_mapped() > budget_->windows_max() &&
+      !TryEvict(budget_->windows_mapped() - budget_->windows_max())) {
+    trim_wanted_.store(true, std::memory_order_relaxed);  // Pinned again: that pin's end will do.
+  }
+}
+
+bool WindowManager::TryEvict(uint32_t windows_max) {
+  if (mapped_here_ == 0) return true;
   if (pins_.load(std::memory_order_seq_cst) != 0) return false;
   std::byte* taken[kEvictWindowsMax];
   uint32_t numbers[kEvictWindowsMax];
   uint32_t count = 0;
-  for (uint32_t i = 0; i < windows_end_ && count < kEvictWindowsMax; ++i) {
-    if (std::byte* mapped = bases_[i].exchange(nullptr, std::memory_order_seq_cst)) {
-      numbers[count] = i;
+  windows_max = std::min(windows_max, kEvictWindowsMax);
+  for (uint32_t looked = 0; looked < windows_end_ && count < windows_max; ++looked) {
+    if (evict_hand_ >= windows_end_) evict_hand_ = 0;
+    const uint32_t window = evict_hand_++;
+    if (std::byte* mapped = bases_[window].exchange(nullptr, std::memory_order_seq_cst)) {
+      numbers[count] = window;
       taken[count++] = mapped;
     }
   }

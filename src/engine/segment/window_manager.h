@@ -10,8 +10,9 @@
 // Pins:        a pin covers all windows of its index. Eviction clears `base`, fences, and unmaps only
 //              if no pin is held; a pinner counts itself, fences, then reads `base`. One of the two
 //              always sees the other.
-// Budget:      soft: windows of pinned indexes stay, even over the budget. Eviction is by index
-//              handle, oldest first, with a second chance for those pinned since the last look.
+// Budget:      soft: windows of pinned indexes stay, even over the budget, until the last pin goes.
+//              Eviction is by index handle, oldest first, with a second chance for those pinned since
+//              the last look; within a handle in turn, as many windows as needed.
 // Descriptors: none is kept after mapping.
 #pragma once
 
@@ -78,7 +79,12 @@ class WindowManager {
     pins_.fetch_add(1, std::memory_order_seq_cst);
     if (!recent_.load(std::memory_order_relaxed)) recent_.store(true, std::memory_order_relaxed);
   }
-  void Unpin() { pins_.fetch_sub(1, std::memory_order_release); }
+  void Unpin() {
+    if (pins_.fetch_sub(1, std::memory_order_release) == 1 &&
+        XT_UNLIKELY(trim_wanted_.load(std::memory_order_relaxed))) {
+      Trim();
+    }
+  }
   uint32_t pins() const { return pins_.load(std::memory_order_relaxed); }
   // Unmaps all windows (relcache invalidation). No pin may be held.
   void DropAll();
@@ -90,21 +96,25 @@ class WindowManager {
   static constexpr uint32_t kEvictWindowsMax = 64;  // Per turn.
 
   friend class WindowBudget;
-  // Unmaps windows if no pin is held; the handle leaves the list with its last one. Under
-  // budget_->mutex_, which the analysis cannot follow from one handle to another.
-  bool TryEvict() XT_THREAD_ATTRIBUTE(no_thread_safety_analysis);
+  // Unmaps up to `windows_max` windows if no pin is held; the handle leaves the list with its last
+  // one. Under budget_->mutex_, which the analysis cannot follow from one handle to another.
+  bool TryEvict(uint32_t windows_max) XT_THREAD_ATTRIBUTE(no_thread_safety_analysis);
+  // Unmaps what this handle has mapped over the budget.
+  void Trim();
 
   FileSystem* const fs_;
   WindowBudget* const budget_;
   const std::string path_;
   std::atomic<uint32_t> pins_{0};
-  std::atomic<bool> recent_{false};  // Pinned since eviction last looked.
+  std::atomic<bool> recent_{false};       // Pinned since eviction last looked.
+  std::atomic<bool> trim_wanted_{false};  // Mapped a window over the budget.
   std::atomic<std::byte*>* bases_;   // kWindowsMax slots of lazily touched anonymous memory.
   // Guarded by budget_->mutex_.
   WindowManager* lru_prev_ = nullptr;
   WindowManager* lru_next_ = nullptr;
   uint32_t mapped_here_ = 0;  // The handle is on the list while this is not zero.
   uint32_t windows_end_ = 0;  // No window from here on is mapped.
+  uint32_t evict_hand_ = 0;   // Where the last eviction stopped.
 };
 
 class WindowPin {

@@ -102,17 +102,43 @@ TEST(WindowManager, GoesOverTheBudgetRatherThanUnmapAPinnedWindow) {
   }
   EXPECT_EQ(h.budget.windows_mapped(), 4u);
   pins.clear();
-  ASSERT_TRUE(h.handles[0]->EnsureMapped(1).ok());  // Its own first window stays.
-  EXPECT_NE(h.handles[0]->base(0), nullptr);
   EXPECT_EQ(h.budget.windows_mapped(), 2u);
 }
 
-TEST(WindowManager, OneIndexLargerThanTheBudgetIsStillUsable) {
+TEST(WindowManager, OneIndexLargerThanTheBudgetReturnsToItWhenItIsUnpinned) {
   MappingFileSystem fs;
-  Handles h(&fs, 2, 1);
-  WindowPin pin(h.handles[0].get());
-  for (uint32_t w = 0; w < 200; ++w) ASSERT_TRUE(h.handles[0]->EnsureMapped(w).ok());
-  EXPECT_EQ(fs.mapped.load(), 200);
+  Handles h(&fs, 10, 1);
+  WindowManager* windows = h.handles[0].get();
+  {
+    WindowPin pin(windows);
+    WindowPin another(windows);
+    for (uint32_t w = 0; w < 50; ++w) ASSERT_TRUE(windows->EnsureMapped(w).ok());
+    EXPECT_EQ(fs.mapped.load(), 50);
+  }
+  EXPECT_EQ(fs.mapped.load(), 10);
+  EXPECT_NE(windows->base(49), nullptr);  // The oldest went.
+  // From now on one goes for each that comes, in turn.
+  for (uint32_t w = 0; w < 50; ++w) {
+    WindowPin pin(windows);
+    ASSERT_TRUE(windows->EnsureMapped(w).ok());
+  }
+  EXPECT_EQ(fs.mapped.load(), 10);
+  EXPECT_EQ(h.budget.windows_mapped(), 10u);
+}
+
+TEST(WindowManager, AnIdleIndexIsEvictedWindowByWindow) {
+  MappingFileSystem fs;
+  Handles h(&fs, 10, 2);
+  for (uint32_t w = 0; w < 10; ++w) ASSERT_TRUE(h.handles[0]->EnsureMapped(w).ok());
+  for (uint32_t w = 0; w < 10; ++w) {
+    WindowPin pin(h.handles[1].get());
+    ASSERT_TRUE(h.handles[1]->EnsureMapped(w).ok());
+    EXPECT_EQ(fs.mapped.load(), 10);
+  }
+  for (uint32_t w = 0; w < 10; ++w) {
+    EXPECT_EQ(h.handles[0]->base(w), nullptr);
+    EXPECT_NE(h.handles[1]->base(w), nullptr);
+  }
 }
 
 TEST(WindowManager, AFailedMappingLeavesTheCountsAlone) {
