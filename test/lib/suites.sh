@@ -110,7 +110,7 @@ run_tap() {
 	rm -rf "$RUN/tap"
 	as_server_user mkdir -p "$RUN/tap"
 	chmod 777 "$CHECK/tap"
-	export RUN BIN PGXS_DIR CHECK SERVER_USER
+	export RUN BIN PGXS_DIR CHECK SERVER_USER TAP_SECONDS="${TAP_SECONDS:-600}"
 	export -f as_server_user run_tap_file
 	printf '%s\n' ${CHECK_TAP:-test/t/*.pl} | xargs -P "$JOBS" -I{} bash -c 'run_tap_file {}'
 	for test in ${CHECK_TAP:-test/t/*.pl}; do
@@ -138,6 +138,6 @@ run_tap_file() {
 	as_server_user env TESTDIR="$dir" PATH="$BIN:$PATH" PG_REGRESS="$PGXS_DIR/test/regress/pg_regress" \
 		PERL5LIB="$PGXS_DIR/test/perl:$RUN/src/test/t" PG_TEST_TIMEOUT_DEFAULT=120 \
 		PG_TEST_PORT_DIR="$RUN/tap" \
-		timeout 600 prove -v "$RUN/src/$1" >"$CHECK/tap/$name.log" 2>&1 </dev/null
+		timeout "${TAP_SECONDS:-600}" prove -v "$RUN/src/$1" >"$CHECK/tap/$name.log" 2>&1 </dev/null
 	echo $? >"$CHECK/tap/$name.status"
 }

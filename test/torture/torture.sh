@@ -1,0 +1,40 @@
+#!/bin/bash
+# make check-torture: the long tests, for TORTURE_MINUTES (default 30) and TORTURE_RECORDS (default
+# 10,000,000) of the engine's stress test. TORTURE_SEED repeats a run's choices. The last line is
+# "N passed, N failed".
+cd "$(dirname "$0")/../.."
+test/lib/setup.sh check || { echo "0 passed, 1 failed"; exit 1; }
+. test/lib/common.sh
+. test/lib/suites.sh
+set +e
+
+passed=0
+failed=0
+prepare_run_area
+CHECK=$BUILD/torture
+rm -rf "$CHECK"
+mkdir -p "$CHECK"
+export TORTURE_MINUTES=${TORTURE_MINUTES:-30} TORTURE_SEED=${TORTURE_SEED:-$(date +%s)}
+say "== seed $TORTURE_SEED"
+
+suite_passed=0
+suite_failed=0
+say "== the engine's stress test with ${TORTURE_RECORDS:-10000000} records"
+XTREE_STRESS_RECORDS=${TORTURE_RECORDS:-10000000} run_gtests stress "" stress_test
+grep -v '^\[\|^$' "$CHECK/gtest-stress/stress_test.log" 2>/dev/null | sed 's/^/   /'
+passed=$((passed + suite_passed))
+failed=$((failed + suite_failed))
+
+suite_passed=0
+suite_failed=0
+say "== kill loop for $TORTURE_MINUTES minutes"
+if prepare_postgres && prepare_sources; then
+	TAP_SECONDS=$((TORTURE_MINUTES * 60 + 900))
+	CHECK_TAP=test/torture/kill_loop.pl run_tap
+else
+	suite_failed=1
+fi
+passed=$((passed + suite_passed))
+failed=$((failed + suite_failed))
+say "$passed passed, $failed failed"
+[ $failed = 0 ]
