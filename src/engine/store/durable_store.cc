@@ -78,8 +78,14 @@ Status DurableStore::Create(const IndexOptions& options, const Identity& identit
     ++files;
   }
   for (uint32_t w = files; w-- > 0;) {
-    const Status status = fs_->Truncate(windows_->SegmentPath(w).c_str(), 0);
-    if (!status.ok() && status.code() != Code::kNotFound) return status;
+    const std::string segment = windows_->SegmentPath(w);
+    auto info = fs_->Stat(segment.c_str());
+    if (info.status().code() == Code::kNotFound) continue;
+    XT_RETURN_IF_ERROR(info.status());
+    if (info->size_bytes == 0) continue;
+    // Durably, before the log goes: an old superblock must not be met without its log.
+    XT_RETURN_IF_ERROR(fs_->Truncate(segment.c_str(), 0));
+    XT_RETURN_IF_ERROR(fs_->Sync(segment.c_str()));
   }
   Superblock content;
   FillEmptySuperblock(options, identity, log_.enabled(), &content);
