@@ -79,6 +79,7 @@ typedef struct XtHandle
 	uint64		device;
 	Oid			relid;			/* of the relation, InvalidOid in the startup process */
 	uint32		blocks_seen;	/* data blocks when redo last told the host's smgr */
+	uint64		fold_retry_bytes;	/* log size at which a fold that could not run is tried again */
 	uint32		touched;		/* changes since blocks were stamped with checksums */
 	int			scans;			/* live scans and builds; the handle stays open for them */
 	bool		check;			/* verify the file before the next use */

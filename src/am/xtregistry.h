@@ -153,7 +153,7 @@ extern void XtWantFold(XtHandle *handle);
 extern bool XtBackupRunning(void);
 /* Folds an open index. False with XT_BUSY if it cannot be done now. Not under the writer lock. */
 extern bool XtFoldHandle(XtHandle *handle, XtError *error);
-extern bool XtImagesMayReplay(XtHandle *handle);
+extern bool XtImagesMayReplay(XtShared *shared);
 /* Empties the logs of all indexes of a database that nobody is connected to. */
 extern void XtSettleDatabase(Oid database);
 extern void XtStopFoldWorkers(Oid database);

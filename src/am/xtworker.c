@@ -98,15 +98,15 @@ checkpoint_redo(void)
  * capture is published before a checkpoint's redo point has passed the images.
  */
 bool
-XtImagesMayReplay(XtHandle *handle)
+XtImagesMayReplay(XtShared *shared)
 {
-	uint64		images_lsn = pg_atomic_read_u64(&handle->shared->images_lsn);
+	uint64		images_lsn = pg_atomic_read_u64(&shared->images_lsn);
 
 	if (images_lsn == 0)
 		return false;
 	if (checkpoint_redo() < images_lsn)
 		return true;
-	(void) pg_atomic_compare_exchange_u64(&handle->shared->images_lsn, &images_lsn, 0);
+	(void) pg_atomic_compare_exchange_u64(&shared->images_lsn, &images_lsn, 0);
 	return false;
 }
 
@@ -188,7 +188,7 @@ XtFoldHandle(XtHandle *handle, XtError *error)
 		strlcpy(error->message, "a base backup is running", sizeof(error->message));
 		return false;
 	}
-	if (XtImagesMayReplay(handle))
+	if (XtImagesMayReplay(handle->shared))
 	{
 		error->code = XT_BUSY;
 		strlcpy(error->message, "no checkpoint has completed since the index was built or copied",
@@ -233,7 +233,7 @@ XtFold(Relation index)
 bool
 XtFoldNow(Relation index)
 {
-	if (XtImagesMayReplay(XtOpen(index)))
+	if (XtImagesMayReplay(XtOpen(index)->shared))
 		RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	return XtFold(index);
 }
@@ -258,10 +258,19 @@ XtAfterChange(Relation index, XtHandle *handle)
 	uint64		bytes = xt_log_bytes(handle->index);
 
 	if (bytes <= (uint64) xtree_max_log_size_kb * 1024)
+	{
+		handle->fold_retry_bytes = 0;
 		return;
+	}
 	XtWantFold(handle);
-	if (bytes > (uint64) xtree_log_size_limit_kb * 1024)
-		(void) XtFold(index);
+	if (bytes <= (uint64) xtree_log_size_limit_kb * 1024 || bytes < handle->fold_retry_bytes)
+		return;
+	if (XtImagesMayReplay(handle->shared))
+		RequestCheckpoint(CHECKPOINT_CAUSE_XLOG);
+	else if (XtFold(index))
+		return;
+	/* A checkpoint, a base backup or another fold is in the way: not at every row. */
+	handle->fold_retry_bytes = bytes + (uint64) xtree_log_size_limit_kb * 1024 / 8;
 }
 
 /* --- Flusher ---------------------------------------------------------------------------------- */
@@ -300,7 +309,7 @@ flusher_visit(XtShared *shared, void *arg)
 
 	if (shared->key.backend != InvalidBackendId)
 		return true;
-	if (pg_atomic_read_u32(&shared->fold_wanted) != 0)
+	if (pg_atomic_read_u32(&shared->fold_wanted) != 0 && !XtImagesMayReplay(shared))
 		note_fold_database(state, shared->key.database);
 	if (xtree_flush_interval_ms > 0 && state->count < FLUSH_BATCH_MAX &&
 		pg_atomic_exchange_u32(&shared->log_dirty, 0) != 0)
