@@ -13,7 +13,7 @@ run_gtests() {
 	command -v ninja >/dev/null && generator="-G Ninja"
 	# A plain build shares the extension's own library.
 	[ -n "$2" ] || dir=$BUILD/engine
-	[ -z "$3" ] || targets="--target $3"
+	[ -z "${3:-}" ] || targets="--target $3"
 	# shellcheck disable=SC2086
 	if ! { quietly "check/cmake-$1" cmake $generator -S . -B "$dir" -DXTREE_TESTS=ON \
 			-DXTREE_SANITIZE="$2" &&
