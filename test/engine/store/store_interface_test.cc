@@ -146,7 +146,6 @@ TEST_F(StoreInterfaceTest, MapsTheWindowsOfOldAndNewVersions) {
   for (uint64_t epoch : {first, first + 1}) {
     store_.windows()->DropAll();
     EXPECT_EQ(store_.TryLookup(id, epoch).node, nullptr);
-    store_.PrefetchNode(id, 0, 128);  // Without a mapping, nothing to do.
     EXPECT_TRUE(store_.Lookup(id, epoch).ok());
     store_.windows()->DropAll();
     index_.fs.fail_map = true;
