@@ -181,7 +181,8 @@ XT_API uint32_t xt_log_file_segment(const XtIndex *index) XT_NOEXCEPT;
 XT_API uint64_t xt_log_bytes(const XtIndex *index) XT_NOEXCEPT;
 
 /* Pages that changes have touched since the last drain, for the host's page checksums. Tracking is
- * off until enabled. Each is marked unstamped; the caller sets LSN and checksum. W. */
+ * off until enabled. The caller sets LSN and checksum; the engine's own CRC covers neither. Until then
+ * a page that no capture holds reads as unstamped (its LSN is all ones). W. */
 typedef struct XtTouched
 {
 	uint32_t	block;
