@@ -88,12 +88,31 @@ void Splitter::Load(const double* boxes, uint32_t dims, uint32_t count) {
   }
 }
 
-void Splitter::SortAlong(uint32_t dim, SortBy by) {
-  const std::vector<double>& from = by == SortBy::kLow ? low_ : high_;
-  const double* coordinates = &from[uint64_t{dim} * count_];
+void Splitter::SortAlong(uint32_t dim) {
+  const double* low = &low_[uint64_t{dim} * count_];
   sorted_.resize(count_);
-  for (uint32_t i = 0; i < count_; ++i) sorted_[i] = SortWord(coordinates[i], i);
+  for (uint32_t i = 0; i < count_; ++i) sorted_[i] = SortWord(low[i], i);
   std::sort(sorted_.begin(), sorted_.end());
+}
+
+// From the sort by lower corners to the one by upper ones. Boxes are mostly small beside their node,
+// so the first is nearly the second and insertion sort mends it, unless that takes too long.
+void Splitter::ResortAlongHigh(uint32_t dim) {
+  const double* high = &high_[uint64_t{dim} * count_];
+  for (uint64_t& word : sorted_) word = SortWord(high[WordIndex(word)], WordIndex(word));
+  uint64_t moves_left = uint64_t{count_} * 16;
+  for (uint32_t i = 1; i < count_; ++i) {
+    const uint64_t word = sorted_[i];
+    uint32_t at = i;
+    for (; at > 0 && sorted_[at - 1] > word; --at) sorted_[at] = sorted_[at - 1];
+    sorted_[at] = word;
+    const uint64_t moves = i - at;
+    if (moves > moves_left) {
+      std::sort(sorted_.begin(), sorted_.end());
+      return;
+    }
+    moves_left -= moves;
+  }
 }
 
 // Whether the present sort, by lower corners, orders the upper ones too: the second sort of that
@@ -221,19 +240,24 @@ SplitChoice Splitter::Topological(double min_fill) {
   uint32_t axis = 0;
   double best_margin = kInfinity;
   for (uint32_t d = 0; d < dims_; ++d) {
-    SortAlong(d, SortBy::kLow);
+    SortAlong(d);
     AccumulateBoxes();
     double margin = MarginSum(least);
-    if (SortedAlongHigh(d)) {
-      margin *= 2;
-    } else {
-      SortAlong(d, SortBy::kHigh);
+    low_sort_ = sorted_;
+    const bool both = !SortedAlongHigh(d);
+    if (both) {
+      ResortAlongHigh(d);
       AccumulateBoxes();
       margin += MarginSum(least);
+    } else {
+      margin *= 2;
     }
     if (margin < best_margin) {
       best_margin = margin;
       axis = d;
+      axis_sorts_[0].swap(low_sort_);
+      axis_sorts_[1].clear();
+      if (both) axis_sorts_[1] = sorted_;
     }
   }
 
@@ -241,9 +265,9 @@ SplitChoice Splitter::Topological(double min_fill) {
   double best_shared = kInfinity;
   double best_volume = kInfinity;
   uint32_t best_imbalance = count_ + 1;
-  for (const SortBy by : {SortBy::kLow, SortBy::kHigh}) {
-    if (by == SortBy::kHigh && SortedAlongHigh(axis)) break;
-    SortAlong(axis, by);
+  for (const std::vector<uint64_t>& sort : axis_sorts_) {
+    if (sort.empty()) break;
+    sorted_ = sort;
     AccumulateBoxes();
     bool better_here = false;
     for (uint32_t k = least; k <= count_ - least; ++k) {
@@ -278,7 +302,7 @@ bool Splitter::OverlapMinimal(uint32_t history, double min_fill, double overlap_
   best.overlap = kInfinity;
   for (uint32_t d = 0; d < dims_; ++d) {
     if (history != 0 && !(history >> d & 1)) continue;
-    SortAlong(d, SortBy::kLow);
+    SortAlong(d);
     AccumulateBoxes();
     // The cut of this dimension with the least volume in common, the most balanced of equal ones.
     double least_volume = kInfinity;

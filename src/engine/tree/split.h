@@ -60,9 +60,8 @@ class Splitter {
   const std::vector<uint32_t>& order() const { return order_; }
 
  private:
-  enum class SortBy : uint8_t { kLow, kHigh };
-
-  void SortAlong(uint32_t dim, SortBy by);
+  void SortAlong(uint32_t dim);
+  void ResortAlongHigh(uint32_t dim);
   bool SortedAlongHigh(uint32_t dim) const;
   void AccumulateBoxes();
   double MarginSum(uint32_t least) const;
@@ -80,6 +79,9 @@ class Splitter {
   double extent_[kDimsMax];          // Of all boxes, scaled; 0 in a dimension that is flat.
   std::vector<double> low_, high_;   // dims x count, scaled.
   std::vector<uint64_t> sorted_;     // Present sort: coordinate bits over an entry index.
+  std::vector<uint64_t> low_sort_;
+  std::vector<uint64_t> axis_sorts_[2];  // Of the best axis so far, by lower and upper corners; the
+                                         // second is empty if it equals the first.
   std::vector<double> prefix_;       // Box of the first i + 1 entries of the present sort: lo, hi.
   std::vector<double> suffix_;       // Box of the entries from i on.
   std::vector<uint32_t> order_;

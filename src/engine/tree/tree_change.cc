@@ -6,6 +6,11 @@
 
 namespace xtree {
 
+namespace {
+// More prefetches at a time than the CPU has line buffers for would only wait.
+constexpr uint32_t kPrefetchRowsMax = 8;
+}  // namespace
+
 Result<NodeRef> TreeChange::Find(NodeId id, int level) const {
   NodeRef ref = store_->TryLookup(id, ~uint64_t{0});
   if (XT_UNLIKELY(ref.node == nullptr)) {
@@ -28,7 +33,6 @@ Status TreeChange::Begin() {
   XT_ASSERT(!active_);
   // Also makes sure that every entry of the object table has an address in this process.
   XT_RETURN_IF_ERROR(store_->ReadEpoch().status());
-  store_->windows()->Pin();
   active_ = true;
   return Status::Ok();
 }
@@ -86,6 +90,19 @@ void TreeChange::AppendLater(const NodeRef& leaf, const Key& key, uint64_t recor
   std::copy(key.lo, key.lo + dims, append_key_.lo);
   std::copy(key.hi, key.hi + dims, append_key_.hi);
   append_id_ = record_id;
+  // The lines that the append will store to arrive while the caller writes its log.
+  const NodeLayout& layout = NodeLayout::For(spec(), true);
+  const uint32_t entry = layout.Count(leaf.node);
+  const BlockHeader* block = NodeLayout::Block(leaf.node, entry / layout.block_capacity);
+  const uint32_t group = entry % layout.block_capacity >> layout.group_shift;
+  const uint32_t lane = entry & (layout.group_size - 1);
+  const std::byte* row = layout.Coords(block, group) + lane * layout.coord_bytes;
+  const uint32_t rows = std::min<uint32_t>(layout.dims * layout.corners, kPrefetchRowsMax);
+  for (uint32_t i = 0; i < rows; ++i, row += layout.coord_bytes << layout.group_shift) {
+    __builtin_prefetch(row, 1);
+  }
+  __builtin_prefetch(layout.GroupIds(block, group), 1);
+  __builtin_prefetch(layout.GroupIds(block, group) + layout.group_id_bytes - 1, 1);
 }
 
 void TreeChange::SetRoot(NodeId root) {
@@ -151,7 +168,6 @@ void TreeChange::Discard() noexcept {
 }
 
 void TreeChange::Reset() {
-  store_->windows()->Unpin();
   active_ = false;
   widenings_ = 0;
   append_leaf_ = nullptr;

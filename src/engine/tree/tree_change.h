@@ -39,8 +39,14 @@ class TreeChange {
   bool IsMutable(const NodeRef& ref) const { return store_->IsMutable(ref.node); }
   // The newest version. kCorruption unless it is a node of this tree on `level` (-1: any).
   Result<NodeRef> Find(NodeId id, int level) const;
+  // Hints that Find will follow: fetches the header and the group boxes at once, so that their cache
+  // misses overlap.
+  void PrefetchNode(NodeId id, uint32_t level) const {
+    const NodeLayout& l = layout(level);
+    store_->PrefetchNode(id, l.ids_offset);
+  }
 
-  // --- Preparing. Begin pins the windows until Apply or Discard, so addresses stay valid.
+  // --- Preparing. REQUIRES: the windows stay pinned until Apply or Discard (XTree's users pin them).
   // kNeedMemory: other processes have grown the index's arrays.
   Status Begin();
   bool active() const { return active_; }

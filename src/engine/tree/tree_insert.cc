@@ -50,7 +50,9 @@ Status TreeInsertion::Descend(NodeId root) {
                                 ref.id.value, ref.node->block_number);
     }
     step.child = ChooseSubtree(inner, ref.node, key_box_);
-    XT_ASSIGN_OR_RETURN(ref, change_.Find(inner.Child(ref.node, step.child.entry), level - 1));
+    const NodeId child = inner.Child(ref.node, step.child.entry);
+    change_.PrefetchNode(child, static_cast<uint32_t>(level) - 1);
+    XT_ASSIGN_OR_RETURN(ref, change_.Find(child, level - 1));
   }
 }
 
