@@ -67,14 +67,13 @@ class StoreInterface {
     if (XT_UNLIKELY(node->birth_epoch > epoch)) return {};
     return NodeRef{node, WordOrder(word), id};
   }
-  // Hints the CPU to fetch the entry of `id`, or its node's header and `bytes` from `offset`.
+  // Hints the CPU to fetch the entry of `id`, or the first `bytes` of its node.
   void PrefetchEntry(NodeId id) const { __builtin_prefetch(&entries_[id.handle()]); }
-  void PrefetchNode(NodeId id, uint32_t offset, uint32_t bytes) const {
+  void PrefetchNode(NodeId id, uint32_t bytes) const {
     const EntryWord word = entries_[id.handle()].word.load(std::memory_order_relaxed);
     const std::byte* address = windows_->BlockAddress(WordBlock(word));
     if (address == nullptr) return;
-    __builtin_prefetch(address);
-    for (uint32_t i = 0; i < bytes; i += 64) __builtin_prefetch(address + offset + i);
+    for (uint32_t i = 0; i < bytes; i += 64) __builtin_prefetch(address + i);
   }
   // The newest version, for the writer. Same errors as Lookup.
   Result<NodeRef> LookupNewest(NodeId id) const { return Lookup(id, ~uint64_t{0}); }

@@ -168,11 +168,11 @@ void Checker::CheckEntries(const NodeRef& node, const NodeLayout& layout, Box32*
   for (uint32_t i = 0; i < 1u << node.order; ++i) {
     const BlockHeader* block = node.block(i);
     const auto* bytes = reinterpret_cast<const std::byte*>(block);
-    const auto* boxes = reinterpret_cast<const float*>(bytes + layout.boxes_offset);
+    const auto* boxes = reinterpret_cast<const float*>(bytes + sizeof(BlockHeader));
     const uint32_t count = NodeLayout::BlockCount(block);
     for (uint32_t e = 0; e < count; ++e) {
       const std::byte* coords =
-          bytes + sizeof(BlockHeader) + size_t{e / g} * layout.group_coord_bytes;
+          bytes + layout.coords_offset + size_t{e / g} * layout.group_coord_bytes;
       const std::byte* ids = bytes + layout.ids_offset + size_t{e / g} * layout.group_id_bytes;
       const auto coordinate = [&](uint32_t row) -> double {
         const size_t at = size_t{row} * g + e % g;

@@ -11,6 +11,12 @@ namespace {
 
 constexpr float kInf32 = std::numeric_limits<float>::infinity();
 
+// Kernels load whole vectors of 64 bytes, and rows of small groups are shorter.
+constexpr uint32_t Overrun(const NodeLayout& l) {
+  const uint32_t row_bytes = l.group_size * l.coord_bytes;
+  return row_bytes < 64 ? 64 - row_bytes : 0;
+}
+
 constexpr NodeLayout MakeLayout(uint32_t dims, bool leaf, bool wide, bool point, uint32_t shift) {
   NodeLayout l{};
   l.dims = static_cast<uint8_t>(dims);
@@ -24,10 +30,15 @@ constexpr NodeLayout MakeLayout(uint32_t dims, bool leaf, bool wide, bool point,
   l.group_id_bytes = (leaf ? 6u : 8u) << shift;
   const uint32_t group_bytes = l.group_coord_bytes + l.group_id_bytes +
                                dims * 2 * static_cast<uint32_t>(sizeof(float));
-  l.groups = kBlockPayloadBytes / group_bytes;
+  l.groups = (kBlockPayloadBytes - Overrun(l)) / group_bytes;
   l.block_capacity = l.groups << shift;
-  l.boxes_offset = static_cast<uint32_t>(sizeof(BlockHeader)) + l.groups * l.group_coord_bytes;
-  l.ids_offset = l.boxes_offset + l.groups * dims * 2 * static_cast<uint32_t>(sizeof(float));
+  l.ids_offset = static_cast<uint32_t>(sizeof(BlockHeader)) +
+                 l.groups * dims * 2 * static_cast<uint32_t>(sizeof(float));
+  l.coords_offset = l.ids_offset + l.groups * l.group_id_bytes;
+  const uint32_t aligned = (l.coords_offset + 63) / 64 * 64;
+  if (aligned + l.groups * l.group_coord_bytes + Overrun(l) <= kBlockBytes) {
+    l.coords_offset = aligned;
+  }
   while (l.base_order < kOrderMax && l.block_capacity << l.base_order < kNodeEntriesMin) {
     ++l.base_order;
   }
@@ -62,12 +73,12 @@ constexpr LayoutTable MakeTable() {
 
 constexpr LayoutTable kTable = MakeTable();
 
-// What the formats promise, and what kernels rely on: loads of 64 bytes that begin inside the group
-// boxes end inside the block, and a mask of 64 bits covers the groups.
+// What the formats promise, and what kernels rely on: loads of 64 bytes that begin inside the block's
+// sections end inside the block, and a mask of 64 bits covers the groups.
 constexpr bool IsSound(const NodeLayout& l) {
   return l.groups >= 1 && l.groups <= kGroupsMax && l.base_order <= kBaseOrderMax &&
-         l.ids_offset + l.groups * l.group_id_bytes <= kBlockBytes &&
-         l.ids_offset + 64 <= kBlockBytes && l.boxes_offset % 16 == 0 && l.ids_offset % 8 == 0;
+         l.coords_offset + l.groups * l.group_coord_bytes + Overrun(l) <= kBlockBytes &&
+         l.coords_offset + 64 <= kBlockBytes && l.ids_offset % 8 == 0 && l.coords_offset % 8 == 0;
 }
 constexpr bool AllSound() {
   for (uint32_t dims = 1; dims <= kDimsMax; ++dims) {

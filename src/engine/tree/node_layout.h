@@ -1,14 +1,18 @@
 // Where everything in a node is (src/README.md, "Nodes"), and the only code that writes it.
 //
-// A node is 2^order blocks. Each block is self-contained: header, coordinates, group boxes, ids, so
+// A node is 2^order blocks. Each block is self-contained: header, group boxes, ids, coordinates, so
 // that entry e of a node is slot e % block_capacity of block e / block_capacity, and blocks fill in
 // order. Slots come in groups of `group_size` (16, or 8 or 4 for very long keys):
 //
-//   coordinates   per group: lo[d0] x g, hi[d0] x g, lo[d1] x g, ... (points have no hi). f64 or f32
-//                 in leaves, as the key's own type; f32 rounded outward in inner nodes.
 //   group boxes   f32 rounded outward: lo[d0] x G, hi[d0] x G, lo[d1] x G, ... for the G groups.
 //   ids           leaf, per group: u32 x g (low parts), u16 x g (high parts) of 48-bit record ids.
 //                 inner, per group: u64 x g NodeIds.
+//   coordinates   per group: lo[d0] x g, hi[d0] x g, lo[d1] x g, ... (points have no hi). f64 or f32
+//                 in leaves, as the key's own type; f32 rounded outward in inner nodes. They begin on
+//                 a cache line where there is room for that.
+//
+// Why in this order: what every visit reads, and all that is read of a leaf that lies within a
+// window, is in the first of a block's two pages. A page not in the TLB costs as much as the rest.
 //
 // Threads: a version that readers can see changes in two ways only, Append and WidenChild, both under
 //   the writer lock. Each word is stored once and atomically, and no reader can be hurt by the order:
@@ -129,8 +133,8 @@ struct NodeLayout {
   uint32_t block_capacity;    // Entries in a block.
   uint32_t group_coord_bytes;
   uint32_t group_id_bytes;
-  uint32_t boxes_offset;      // From the start of the block, as all offsets.
-  uint32_t ids_offset;
+  uint32_t ids_offset;        // From the start of the block, as all offsets. The group boxes are
+  uint32_t coords_offset;     // right behind the header.
 
   // Constant for the life of the program. REQUIRES: a valid spec.
   static const NodeLayout& For(const KeySpec& spec, bool leaf);
@@ -156,11 +160,11 @@ struct NodeLayout {
 
   // --- Parts of a block.
   const std::byte* Coords(const BlockHeader* block, uint32_t group) const {
-    return At(block, sizeof(BlockHeader) + group * group_coord_bytes);
+    return At(block, coords_offset + group * group_coord_bytes);
   }
   // lo of all groups in dimension d; hi follows `groups` floats later.
   const float* GroupLo(const BlockHeader* block, uint32_t d) const {
-    return reinterpret_cast<const float*>(At(block, boxes_offset)) + size_t{2} * d * groups;
+    return reinterpret_cast<const float*>(At(block, sizeof(BlockHeader))) + size_t{2} * d * groups;
   }
   const float* GroupHi(const BlockHeader* block, uint32_t d) const {
     return GroupLo(block, d) + groups;

@@ -52,8 +52,7 @@ void WindowScan::PrefetchAhead() {
   // Two nodes ahead: the one after this is on its way already. Leaves matter, as they are the many
   // and the cold ones; their group boxes are what is looked at first.
   if (stack_.size() < 2) return;
-  store_->PrefetchNode(stack_[stack_.size() - 2], leaf_->boxes_offset,
-                       leaf_->ids_offset - leaf_->boxes_offset);
+  store_->PrefetchNode(stack_[stack_.size() - 2], leaf_->ids_offset);
 }
 
 Status WindowScan::Descend(const NodeRef& node) {
@@ -72,8 +71,7 @@ Status WindowScan::Descend(const NodeRef& node) {
     if (count < inner_->block_capacity) break;
   }
   if (!stack_.empty()) {
-    store_->PrefetchNode(stack_.back(), leaf_->boxes_offset,
-                         leaf_->ids_offset - leaf_->boxes_offset);
+    store_->PrefetchNode(stack_.back(), leaf_->ids_offset);
     PrefetchAhead();
   }
   return Status::Ok();

@@ -75,10 +75,11 @@ TEST(NodeLayout, FillsTheBlockWithGroups) {
       const NodeLayout& l = NodeLayout::For(spec, i & 4);
       EXPECT_GE(l.base_capacity(), kNodeEntriesMin);
       EXPECT_LE(l.block_capacity, kGroupsMax * kGroupSizeMax);
-      EXPECT_LE(l.ids_offset + l.groups * l.group_id_bytes, kBlockBytes);
-      // Another group of the smallest size would not fit into what is left.
-      EXPECT_LT(kBlockBytes - l.ids_offset - l.groups * l.group_id_bytes,
-                (l.group_coord_bytes + l.group_id_bytes + 8u * dims));
+      const uint32_t end = l.coords_offset + l.groups * l.group_coord_bytes;
+      EXPECT_LE(end, kBlockBytes);
+      EXPECT_LE(l.ids_offset + l.groups * l.group_id_bytes, l.coords_offset);
+      // Another group would not fit into what is left, which may have to be kept for whole vectors.
+      EXPECT_LT(kBlockBytes - end, l.group_coord_bytes + l.group_id_bytes + 8u * dims + 64);
     }
   }
 }
