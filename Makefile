@@ -31,7 +31,24 @@ EXTENSION = xtree
 DATA = sql/xtree--1.0.sql
 MODULE_big = xtree
 PGFILEDESC = "xtree - X-tree index access method"
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/am/*.c)))
+OBJS = \
+	src/am/xtbuild.o \
+	src/am/xtcompare.o \
+	src/am/xtcost.o \
+	src/am/xtfuncs.o \
+	src/am/xthandler.o \
+	src/am/xthooks.o \
+	src/am/xtinsert.o \
+	src/am/xtopclass.o \
+	src/am/xtopen.o \
+	src/am/xtorder.o \
+	src/am/xtquery.o \
+	src/am/xtregistry.o \
+	src/am/xtscan.o \
+	src/am/xttimeline.o \
+	src/am/xtvacuum.o \
+	src/am/xtwal.o \
+	src/am/xtworker.o
 
 # installcheck runs in a server that preloads xtree.
 REGRESS = $(sort $(patsubst sql/%.sql,%,$(filter-out sql/xtree--%.sql,$(wildcard sql/*.sql))))
