@@ -216,8 +216,10 @@ before_utility(Node *statement)
 			{
 				CreatedbStmt *stmt = (CreatedbStmt *) statement;
 				const char *template = string_option(stmt->options, "template");
+				const char *strategy = string_option(stmt->options, "strategy");
 
-				XtSettleDatabase(get_database_oid(template ? template : "template1", true));
+				XtSettleDatabase(get_database_oid(template ? template : "template1", true),
+								 strategy != NULL && pg_strcasecmp(strategy, "file_copy") == 0);
 				break;
 			}
 		case T_AlterDatabaseStmt:
@@ -225,7 +227,7 @@ before_utility(Node *statement)
 				AlterDatabaseStmt *stmt = (AlterDatabaseStmt *) statement;
 
 				if (string_option(stmt->options, "tablespace") != NULL)
-					XtSettleDatabase(get_database_oid(stmt->dbname, true));
+					XtSettleDatabase(get_database_oid(stmt->dbname, true), true);
 				break;
 			}
 		case T_DropdbStmt:

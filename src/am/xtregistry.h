@@ -154,8 +154,9 @@ extern bool XtBackupRunning(void);
 /* Folds an open index. False with XT_BUSY if it cannot be done now. Not under the writer lock. */
 extern bool XtFoldHandle(XtHandle *handle, XtError *error);
 extern bool XtImagesMayReplay(XtShared *shared);
-/* Empties the logs of all indexes of a database that nobody is connected to. */
-extern void XtSettleDatabase(Oid database);
+/* Empties the logs of all indexes of a database that nobody is connected to. `files`: its files are going
+ * to be copied as such, on standbys too, and not through the WAL. */
+extern void XtSettleDatabase(Oid database, bool files);
 extern void XtStopFoldWorkers(Oid database);
 
 /* xthooks.c */

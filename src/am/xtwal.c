@@ -14,6 +14,7 @@
 #include "access/xloginsert.h"
 #include "catalog/storage.h"
 #include "miscadmin.h"
+#include "postmaster/bgwriter.h"
 #include "storage/bufmgr.h"
 #include "storage/proc.h"
 #include "storage/smgr.h"
@@ -451,10 +452,13 @@ redo_fold(XLogReaderState *record)
 	handle = XtOpenForRedo(&fold.node);
 	if (handle == NULL)
 		return;
+	if (xt_log_bytes(handle->index) > 0 && XtImagesMayReplay(handle->shared))
+		RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	for (int i = 0; !done && i < REDO_FOLD_WAITS_MAX; i++)
 	{
 		done = xt_log_bytes(handle->index) == 0 || XtFoldHandle(handle, &error);
-		if (done || error.code != XT_BUSY || XtBackupRunning())
+		if (done || error.code != XT_BUSY || XtBackupRunning() ||
+			XtImagesMayReplay(handle->shared))
 			break;
 		pg_usleep(10000L);
 	}

@@ -45,8 +45,9 @@
 /* A worker for the same database is not started again sooner. */
 #define FOLD_WORKER_PAUSE_MS	5000
 #define FLUSH_BATCH_MAX			1024
-/* In bgw_extra: fold every index of the database, wanted or not. */
+/* In bgw_extra: fold every index of the database, wanted or not; on standbys too. */
 #define FOLD_ALL				1
+#define FOLD_ALL_EVERYWHERE		2
 
 PGDLLEXPORT void XtFlusherMain(Datum arg);
 PGDLLEXPORT void XtFoldWorkerMain(Datum arg);
@@ -515,9 +516,40 @@ fold_one(const XtRelKey *key)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
-/* Folds every index that has a log, and tells standbys to do so: before files are copied. */
+/* Folds an index that has a log; see FOLD_ALL. */
 static void
-fold_all(void)
+settle_one(Oid relid, bool log_it)
+{
+	Relation	index;
+	XtHandle   *handle;
+
+	CHECK_FOR_INTERRUPTS();
+	StartTransactionCommand();
+	PushActiveSnapshot(GetTransactionSnapshot());
+	index = try_relation_open(relid, AccessShareLock);
+	if (index != NULL)
+	{
+		if (!RELATION_IS_OTHER_TEMP(index) && (handle = XtOpenNoError(index)) != NULL)
+		{
+			if (log_it && RelationNeedsWAL(index))
+				XtLogFold(index);
+			else if (xt_log_bytes(handle->index) > 0)
+				(void) XtFoldNow(index);
+			/* The copy may be made through buffers, which know nothing of what was stored since. */
+			XtDropHostBuffers(&handle->key);
+		}
+		relation_close(index, AccessShareLock);
+	}
+	PopActiveSnapshot();
+	CommitTransactionCommand();
+}
+
+/*
+ * Before files are copied. Standbys that replay a copying of files must fold theirs first, which they
+ * can once a restartpoint has passed what images they have replayed: so they are given a checkpoint.
+ */
+static void
+fold_all(bool standbys)
 {
 	List	   *indexes;
 	MemoryContext oldcontext;
@@ -531,28 +563,12 @@ fold_all(void)
 	PopActiveSnapshot();
 	CommitTransactionCommand();
 	foreach(lc, indexes)
-	{
-		Relation	index;
-		XtHandle   *handle;
-
-		CHECK_FOR_INTERRUPTS();
-		StartTransactionCommand();
-		PushActiveSnapshot(GetTransactionSnapshot());
-		index = try_relation_open(lfirst_oid(lc), AccessShareLock);
-		if (index != NULL)
-		{
-			if (!RELATION_IS_OTHER_TEMP(index) && (handle = XtOpenNoError(index)) != NULL)
-			{
-				if (xt_log_bytes(handle->index) > 0 && XtFoldNow(index) && RelationNeedsWAL(index))
-					XtLogFold(index);
-				/* The copy may be made through buffers, which know nothing of what was stored since. */
-				XtDropHostBuffers(&handle->key);
-			}
-			relation_close(index, AccessShareLock);
-		}
-		PopActiveSnapshot();
-		CommitTransactionCommand();
-	}
+		settle_one(lfirst_oid(lc), false);
+	if (!standbys || indexes == NIL)
+		return;
+	RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
+	foreach(lc, indexes)
+		settle_one(lfirst_oid(lc), true);
 }
 
 /* This worker's place in the registry's list, freed at exit. */
@@ -591,7 +607,7 @@ XtStopFoldWorkers(Oid database)
 }
 
 void
-XtSettleDatabase(Oid database)
+XtSettleDatabase(Oid database, bool files)
 {
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle;
@@ -601,7 +617,7 @@ XtSettleDatabase(Oid database)
 	XtStopFoldWorkers(database);
 	describe_fold_worker(&worker, database);
 	worker.bgw_notify_pid = MyProcPid;
-	worker.bgw_extra[0] = FOLD_ALL;
+	worker.bgw_extra[0] = files ? FOLD_ALL_EVERYWHERE : FOLD_ALL;
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
 	{
 		ereport(WARNING,
@@ -624,9 +640,9 @@ XtFoldWorkerMain(Datum arg)
 	announce_fold_worker(DatumGetObjectId(arg));
 	BackgroundWorkerInitializeConnectionByOid(DatumGetObjectId(arg), InvalidOid,
 											  BGWORKER_BYPASS_ALLOWCONN);
-	if (MyBgworkerEntry->bgw_extra[0] == FOLD_ALL)
+	if (MyBgworkerEntry->bgw_extra[0] != 0)
 	{
-		fold_all();
+		fold_all(MyBgworkerEntry->bgw_extra[0] == FOLD_ALL_EVERYWHERE);
 		proc_exit(0);
 	}
 	wanted.context = TopMemoryContext;
