@@ -1,8 +1,8 @@
 // The C wall: process, creation, state, changes and folds. Scans and inspection are in capi_scan.cc,
 // bulk builds in capi_build.cc.
 #include <cstring>
-#include <mutex>
 
+#include "base/mutex.h"
 #include "capi_internal.h"
 #include "io/io_queue.h"
 
@@ -45,7 +45,7 @@ Status ToOptions(const XtSpec* spec, IndexOptions* options) {
 }
 
 // One queue per process, made at its first use.
-std::mutex g_queue_mutex;
+Mutex g_queue_mutex;
 std::unique_ptr<IoQueue> g_queue;
 
 IoQueue* Queue() {
@@ -284,7 +284,7 @@ void xt_sync_files(const char* const* paths, int* status, uint32_t count) noexce
   const bool ok = Guard(&error, [&] {
     std::vector<SyncRequest> batch(count);
     for (uint32_t i = 0; i < count; ++i) batch[i].path = paths[i];
-    std::lock_guard<std::mutex> lock(g_queue_mutex);
+    MutexLock lock(&g_queue_mutex);
     Queue()->SyncAll(&batch);
     for (uint32_t i = 0; i < count; ++i) status[i] = static_cast<int>(batch[i].status.code());
     return Status::Ok();
@@ -297,7 +297,7 @@ void xt_sync_files(const char* const* paths, int* status, uint32_t count) noexce
 const char* xt_io_queue_name(void) noexcept {
   const char* name = "portable";
   Guard(nullptr, [&] {
-    std::lock_guard<std::mutex> lock(g_queue_mutex);
+    MutexLock lock(&g_queue_mutex);
     name = Queue()->name();
     return Status::Ok();
   });

@@ -35,7 +35,7 @@ void CheckpointCoordinator::Start() {
 
 void CheckpointCoordinator::Stop() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     stop_ = true;
   }
   wake_.notify_all();
@@ -44,23 +44,24 @@ void CheckpointCoordinator::Stop() {
 
 void CheckpointCoordinator::Poke() {
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     poked_ = true;
   }
   wake_.notify_all();
 }
 
 void CheckpointCoordinator::Run() {
-  std::unique_lock<std::mutex> lock(mutex_);
+  mutex_.lock();
   while (!stop_) {
-    wake_.wait_for(lock, std::chrono::milliseconds(interval_ms_),
-                   [this] { return stop_ || poked_; });
-    if (stop_) return;
+    // Waking up for no reason costs one tick.
+    if (!poked_) wake_.wait_for(mutex_, std::chrono::milliseconds(interval_ms_));
+    if (stop_) break;
     poked_ = false;
-    lock.unlock();
+    mutex_.unlock();
     tick_();
-    lock.lock();
+    mutex_.lock();
   }
+  mutex_.unlock();
 }
 
 }  // namespace xtree

@@ -9,10 +9,10 @@
 #include <condition_variable>
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <thread>
+#include <utility>
 
-#include "base/macros.h"
+#include "base/mutex.h"
 
 namespace xtree {
 
@@ -55,8 +55,8 @@ class CheckpointCoordinator {
   const uint32_t interval_ms_;
   const std::function<void()> tick_;
   std::thread thread_;
-  std::mutex mutex_;
-  std::condition_variable wake_;
+  Mutex mutex_;
+  std::condition_variable_any wake_;
   bool stop_ XT_GUARDED_BY(mutex_) = false;
   bool poked_ XT_GUARDED_BY(mutex_) = false;
 };

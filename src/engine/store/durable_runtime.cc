@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
-#include <mutex>
 
+#include "base/mutex.h"
 #include "checkpoint/checkpoint_coordinator.h"
 #include "io/io_queue.h"
 #include "store/runtime_index.h"
@@ -132,11 +132,11 @@ class RuntimeImpl final : public DurableRuntime {
   std::unique_ptr<CheckpointCoordinator> coordinator_;  // Null without background work.
   uint64_t last_flush_micros_ = 0;                      // The background thread's.
 
-  std::mutex mutex_;  // Guards the maps. Never held while files are synced, except to create.
+  Mutex mutex_;  // Guards the maps. Never held while files are synced, except to create.
   std::map<std::string, std::shared_ptr<DurableIndex>> durable_ XT_GUARDED_BY(mutex_);
   std::map<std::string, std::unique_ptr<MemoryIndex>> memory_ XT_GUARDED_BY(mutex_);
 
-  std::mutex queue_mutex_;
+  Mutex queue_mutex_;
   std::unique_ptr<IoQueue> queue_ XT_GUARDED_BY(queue_mutex_);
 };
 
@@ -162,7 +162,7 @@ Status RuntimeImpl::Start() {
 void RuntimeImpl::BackgroundTick() {
   std::vector<std::shared_ptr<DurableIndex>> indexes;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     for (auto& [name, index] : durable_) indexes.push_back(index);
   }
   const uint64_t now = clock_->NowMicros();
@@ -194,7 +194,7 @@ Result<bool> RuntimeImpl::Exists(const std::string& path) {
 
 Result<Index*> RuntimeImpl::CreateIndex(const std::string& name, const IndexOptions& options) {
   XT_RETURN_IF_ERROR(CheckName(name));
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   const auto exists = [&] {
     return Status::InvalidArgument("index \"%s\" already exists", name.c_str());
   };
@@ -215,7 +215,7 @@ Result<Index*> RuntimeImpl::CreateIndex(const std::string& name, const IndexOpti
 
 Result<Index*> RuntimeImpl::OpenIndex(const std::string& name) {
   XT_RETURN_IF_ERROR(CheckName(name));
-  std::lock_guard<std::mutex> lock(mutex_);
+  MutexLock lock(&mutex_);
   if (in_memory()) {
     auto found = memory_.find(name);
     if (found != memory_.end()) return found->second.get();
@@ -231,7 +231,7 @@ Result<Index*> RuntimeImpl::OpenIndex(const std::string& name) {
 Status RuntimeImpl::CloseIndex(const std::string& name) {
   std::shared_ptr<DurableIndex> index;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (in_memory()) return Status::Ok();  // It would be gone; DropIndex says so.
     auto found = durable_.find(name);
     if (found == durable_.end()) {
@@ -249,7 +249,7 @@ Status RuntimeImpl::CloseIndex(const std::string& name) {
 Status RuntimeImpl::DropIndex(const std::string& name) {
   XT_RETURN_IF_ERROR(CheckName(name));
   if (in_memory()) {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     if (memory_.erase(name) != 0) return Status::Ok();
     return Status::NotFound("there is no index \"%s\"", name.c_str());
   }
@@ -272,7 +272,7 @@ Status RuntimeImpl::CommitAll() {
   };
   std::vector<Pending> pending;
   {
-    std::lock_guard<std::mutex> lock(mutex_);
+    MutexLock lock(&mutex_);
     for (auto& [name, index] : durable_) pending.push_back(Pending{index});
   }
   std::vector<SyncRequest> batch;
@@ -291,7 +291,7 @@ Status RuntimeImpl::CommitAll() {
   }
   if (options_.mode == DurabilityMode::kEventual || batch.empty()) return result;
   {
-    std::lock_guard<std::mutex> lock(queue_mutex_);
+    MutexLock lock(&queue_mutex_);
     if (options_.fs != nullptr) {
       // A file system of the caller's own: the queue would go past it.
       for (SyncRequest& request : batch) request.status = fs_->Sync(request.path.c_str());

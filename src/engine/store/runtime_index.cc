@@ -58,36 +58,44 @@ constexpr uint32_t kFoldStepBlocks = 4096;
 // --- Operations and scans of both kinds.
 
 Status RuntimeIndex::Insert(const Key& key, uint64_t record_id) {
-  std::unique_lock<std::mutex> lock(writer_mutex_);
-  XT_RETURN_IF_ERROR(Usable());
-  XT_RETURN_IF_ERROR(details_->PrepareInsert(&key, record_id));
-  details_->Apply(0);
-  return Applied(&lock);
+  return InsertRow(&key, record_id);
 }
 
 Status RuntimeIndex::InsertNull(uint64_t record_id) {
-  std::unique_lock<std::mutex> lock(writer_mutex_);
-  XT_RETURN_IF_ERROR(Usable());
-  XT_RETURN_IF_ERROR(details_->PrepareInsert(nullptr, record_id));
-  details_->Apply(0);
-  return Applied(&lock);
+  return InsertRow(nullptr, record_id);
+}
+
+Status RuntimeIndex::InsertRow(const Key* key, uint64_t record_id) {
+  uint64_t mark = 0;
+  {
+    MutexLock lock(&writer_mutex_);
+    XT_RETURN_IF_ERROR(Usable());
+    XT_RETURN_IF_ERROR(details_->PrepareInsert(key, record_id));
+    details_->Apply(0);
+    XT_RETURN_IF_ERROR(Applied(&mark));
+  }
+  return Settle(mark);
 }
 
 Status RuntimeIndex::Delete(const Key& key, uint64_t record_id, bool* found) {
-  std::unique_lock<std::mutex> lock(writer_mutex_);
-  XT_RETURN_IF_ERROR(Usable());
-  const bool point = spec().kind == KeyKind::kPoint;
-  const bool unordered = IsUnordered(spec(), key.lo, point ? key.lo : key.hi);
-  Key bound = key;
-  if (point) std::copy(key.lo, key.lo + spec().dims, bound.hi);
-  if (unordered) bound.lo[0] = bound.hi[0] = NullTreeKey(record_id, true);
-  uint32_t count = 0;
-  XT_RETURN_IF_ERROR(details_->PrepareDelete(unordered ? kTreeNull : kTreeMain, bound, &record_id,
-                                             1, &count));
-  *found = count != 0;
-  if (count == 0) return Status::Ok();
-  details_->Apply(0);
-  return Applied(&lock);
+  uint64_t mark = 0;
+  {
+    MutexLock lock(&writer_mutex_);
+    XT_RETURN_IF_ERROR(Usable());
+    const bool point = spec().kind == KeyKind::kPoint;
+    const bool unordered = IsUnordered(spec(), key.lo, point ? key.lo : key.hi);
+    Key bound = key;
+    if (point) std::copy(key.lo, key.lo + spec().dims, bound.hi);
+    if (unordered) bound.lo[0] = bound.hi[0] = NullTreeKey(record_id, true);
+    uint32_t count = 0;
+    XT_RETURN_IF_ERROR(details_->PrepareDelete(unordered ? kTreeNull : kTreeMain, bound,
+                                               &record_id, 1, &count));
+    *found = count != 0;
+    if (count == 0) return Status::Ok();
+    details_->Apply(0);
+    XT_RETURN_IF_ERROR(Applied(&mark));
+  }
+  return Settle(mark);
 }
 
 Status RuntimeIndex::SearchTree(uint32_t tree, const Predicate& predicate, const Visitor& visit) {
@@ -139,7 +147,7 @@ Status RuntimeIndex::Nearest(const double* point, uint32_t k,
 }
 
 Status RuntimeIndex::Check(std::vector<std::string>* problems) {
-  std::lock_guard<std::mutex> lock(writer_mutex_);
+  MutexLock lock(&writer_mutex_);
   XT_RETURN_IF_ERROR(Usable());
   WindowPin pin(node_store_->windows());
   const uint64_t epoch =
@@ -171,7 +179,7 @@ Status RuntimeIndex::Load(const double* lo, const double* hi, const uint64_t* re
 
 Status MemoryIndex::BulkLoad(const double* lo, const double* hi, const uint64_t* record_ids,
                              uint64_t count, uint32_t threads) {
-  std::lock_guard<std::mutex> lock(writer_mutex_);
+  MutexLock lock(&writer_mutex_);
   return Load(lo, hi, record_ids, count, threads);
 }
 
@@ -201,20 +209,17 @@ Status DurableIndex::Usable() const {
 }
 
 Status DurableIndex::Close() {
-  std::lock_guard<std::mutex> fold_lock(fold_mutex_);
+  MutexLock fold_lock(&fold_mutex_);
   Status status = FinishFold();
   const uint64_t mark = durable.log()->end_mark();
   const Status synced = WaitDurable(mark);
   return status.ok() ? synced : status;
 }
 
-Status DurableIndex::Applied(std::unique_lock<std::mutex>* lock) {
-  if (mode_ == DurabilityMode::kStrict) {
-    XT_RETURN_IF_ERROR(AppendCommitLocked());
-    const uint64_t mark = durable.log()->end_mark();
-    lock->unlock();
-    return WaitDurable(mark);
-  }
+Status DurableIndex::Applied(uint64_t* mark) {
+  if (mode_ != DurabilityMode::kStrict) return Status::Ok();
+  XT_RETURN_IF_ERROR(AppendCommitLocked());
+  *mark = durable.log()->end_mark();
   return Status::Ok();
 }
 
@@ -233,7 +238,7 @@ Status DurableIndex::Commit() {
   uint64_t mark;
   bool full;
   {
-    std::lock_guard<std::mutex> lock(writer_mutex_);
+    MutexLock lock(&writer_mutex_);
     XT_RETURN_IF_ERROR(Usable());
     XT_RETURN_IF_ERROR(AppendCommitLocked());
     mark = durable.log()->end_mark();
@@ -251,17 +256,17 @@ Status DurableIndex::Commit() {
 // Group commit: whoever finds nobody syncing does it for all that has been appended by then; the
 // others wait and look again.
 Status DurableIndex::WaitDurable(uint64_t mark) {
-  std::unique_lock<std::mutex> lock(commit_mutex_);
+  MutexLock lock(&commit_mutex_);
   while (index_shared->log.durable_mark.load(std::memory_order_acquire) < mark) {
     if (!sync_error_.ok()) return sync_error_;
     if (syncing_) {
-      synced_.wait(lock);
+      synced_.wait(commit_mutex_);
       continue;
     }
     syncing_ = true;
-    lock.unlock();
+    commit_mutex_.unlock();
     Status status = durable.SyncLog();
-    lock.lock();
+    commit_mutex_.lock();
     syncing_ = false;
     if (!status.ok()) sync_error_ = std::move(status);
     synced_.notify_all();
@@ -271,11 +276,11 @@ Status DurableIndex::WaitDurable(uint64_t mark) {
 
 Status DurableIndex::AppendCommit(uint64_t* mark, std::vector<std::string>* paths) {
   {
-    std::lock_guard<std::mutex> lock(writer_mutex_);
+    MutexLock lock(&writer_mutex_);
     XT_RETURN_IF_ERROR(AppendCommitLocked());
     *mark = durable.log()->end_mark();
   }
-  std::lock_guard<std::mutex> lock(commit_mutex_);
+  MutexLock lock(&commit_mutex_);
   if (!sync_error_.ok()) return sync_error_;
   if (index_shared->log.durable_mark.load(std::memory_order_acquire) >= *mark) {
     *mark = 0;
@@ -287,7 +292,7 @@ Status DurableIndex::AppendCommit(uint64_t* mark, std::vector<std::string>* path
 
 void DurableIndex::Synced(uint64_t mark, const Status& status) {
   if (status.ok()) durable.log()->NoteDurable(mark);
-  std::lock_guard<std::mutex> lock(commit_mutex_);
+  MutexLock lock(&commit_mutex_);
   if (!status.ok() && sync_error_.ok()) sync_error_ = status;
   synced_.notify_all();
 }
@@ -307,7 +312,7 @@ void DurableIndex::BeginWantedFold() {
 // Under fold_mutex_. Does what a begun fold still needs; nothing if none has begun.
 Status DurableIndex::FinishFold() {
   {
-    std::lock_guard<std::mutex> lock(writer_mutex_);
+    MutexLock lock(&writer_mutex_);
     if (!fold_begun_) return Status::Ok();
   }
   bool done = false;
@@ -315,12 +320,12 @@ Status DurableIndex::FinishFold() {
   while (status.ok() && !done) status = durable.FoldWrite(kFoldStepBlocks, &done);
   if (status.ok()) status = durable.FoldPublish();
   {
-    std::lock_guard<std::mutex> lock(writer_mutex_);
+    MutexLock lock(&writer_mutex_);
     durable.FoldEnd(status.ok());
     fold_begun_ = false;
   }
   // Whoever waits for a commit may find that the capture has made it durable.
-  std::lock_guard<std::mutex> lock(commit_mutex_);
+  MutexLock lock(&commit_mutex_);
   synced_.notify_all();
   return status;
 }
@@ -329,7 +334,7 @@ Status DurableIndex::FinishFold() {
 Status DurableIndex::FoldNow() {
   for (;;) {
     XT_RETURN_IF_ERROR(FinishFold());
-    std::lock_guard<std::mutex> lock(writer_mutex_);
+    MutexLock lock(&writer_mutex_);
     if (fold_begun_) continue;  // By a commit, just now; it may lack what was committed since.
     XT_RETURN_IF_ERROR(Usable());
     fold_wanted_.store(false, std::memory_order_relaxed);
@@ -344,15 +349,15 @@ Status DurableIndex::FoldNow() {
 }
 
 Status DurableIndex::Checkpoint() {
-  std::lock_guard<std::mutex> fold_lock(fold_mutex_);
+  MutexLock fold_lock(&fold_mutex_);
   return FoldNow();
 }
 
 Status DurableIndex::BulkLoad(const double* lo, const double* hi, const uint64_t* record_ids,
                               uint64_t count, uint32_t threads) {
-  std::lock_guard<std::mutex> fold_lock(fold_mutex_);
+  MutexLock fold_lock(&fold_mutex_);
   XT_RETURN_IF_ERROR(FinishFold());
-  std::lock_guard<std::mutex> lock(writer_mutex_);
+  MutexLock lock(&writer_mutex_);
   XT_RETURN_IF_ERROR(AppendCommitLocked());
   if (fold_begun_) {
     return Status::Make(Code::kBusy, "index \"%s\" is being folded",
@@ -366,7 +371,7 @@ FoldDecision DurableIndex::Decide() {
   FoldInputs inputs;
   inputs.log_bytes = durable.log_bytes();
   {
-    std::lock_guard<std::mutex> lock(writer_mutex_);
+    MutexLock lock(&writer_mutex_);
     inputs.ops_since_fold = log_ops() - ops_at_fold_;
   }
   inputs.data_bytes =
@@ -391,12 +396,12 @@ void DurableIndex::BackgroundStep(bool flush, bool fold) {
     (void)status.ok();
   }
   if (!fold) return;
-  std::lock_guard<std::mutex> fold_lock(fold_mutex_);
+  MutexLock fold_lock(&fold_mutex_);
   Status status = FinishFold();
   if (!status.ok() || Decide() == FoldDecision::kNone) return;
   bool at_boundary;
   {
-    std::lock_guard<std::mutex> lock(writer_mutex_);
+    MutexLock lock(&writer_mutex_);
     at_boundary = durable.ops_since_commit() == 0;
     if (at_boundary) BeginWantedFold();
   }

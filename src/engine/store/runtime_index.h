@@ -7,10 +7,10 @@
 #include <atomic>
 #include <condition_variable>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "checkpoint/checkpoint_coordinator.h"
 #include "store/durable_runtime.h"
 #include "store/memory_store.h"
@@ -32,20 +32,22 @@ class RuntimeIndex : public Index {
  protected:
   RuntimeIndex(DurableRuntime* runtime, NodeStore* node_store, IndexDetails* details)
       : runtime_(runtime), node_store_(node_store), details_(details) {}
+  Status InsertRow(const Key* key, uint64_t record_id) XT_EXCLUDES(writer_mutex_);
   Status SearchTree(uint32_t tree, const Predicate& predicate, const Visitor& visit);
   const KeySpec& spec() const { return node_store_->shared()->trees[kTreeMain].spec; }
-  // Kinds of store differ in what follows an applied operation. Called with the writer lock held
-  // through `lock`, which it may release.
-  virtual Status Applied(std::unique_lock<std::mutex>* lock) = 0;
+  // Kinds of store differ in what follows an applied operation: Applied under the writer lock, then
+  // Settle(mark) without it.
+  virtual Status Applied(uint64_t* mark) XT_REQUIRES(writer_mutex_) = 0;
+  virtual Status Settle(uint64_t mark) = 0;
   virtual Status CheckStore(std::vector<std::string>* problems) = 0;
   virtual Status Usable() const = 0;
   Status Load(const double* lo, const double* hi, const uint64_t* record_ids, uint64_t count,
-              uint32_t threads);
+              uint32_t threads) XT_REQUIRES(writer_mutex_);
 
   DurableRuntime* const runtime_;
   NodeStore* const node_store_;
   IndexDetails* const details_;
-  std::mutex writer_mutex_;
+  Mutex writer_mutex_;
 };
 
 struct MemoryIndexParts {
@@ -66,7 +68,8 @@ class MemoryIndex final : private MemoryIndexParts, public RuntimeIndex {
   StoreInterface* store() override { return &memory; }
 
  private:
-  Status Applied(std::unique_lock<std::mutex>*) override { return Status::Ok(); }
+  Status Applied(uint64_t*) override { return Status::Ok(); }
+  Status Settle(uint64_t) override { return Status::Ok(); }
   Status CheckStore(std::vector<std::string>*) override { return Status::Ok(); }
   Status Usable() const override { return Status::Ok(); }
 };
@@ -103,17 +106,18 @@ class DurableIndex final : private DurableIndexParts, public RuntimeIndex {
   void BackgroundStep(bool flush, bool fold);
 
  private:
-  Status Applied(std::unique_lock<std::mutex>* lock) override;
+  Status Applied(uint64_t* mark) override XT_REQUIRES(writer_mutex_);
+  Status Settle(uint64_t mark) override { return mark != 0 ? WaitDurable(mark) : Status::Ok(); }
   Status CheckStore(std::vector<std::string>* problems) override {
     return durable.CheckBlocks(problems);
   }
   Status Usable() const override;
-  Status AppendCommitLocked();
-  Status WaitDurable(uint64_t mark);
-  FoldDecision Decide();
-  void BeginWantedFold();
-  Status FinishFold();
-  Status FoldNow();
+  Status AppendCommitLocked() XT_REQUIRES(writer_mutex_);
+  Status WaitDurable(uint64_t mark) XT_EXCLUDES(commit_mutex_);
+  FoldDecision Decide() XT_EXCLUDES(writer_mutex_);
+  void BeginWantedFold() XT_REQUIRES(writer_mutex_);
+  Status FinishFold() XT_REQUIRES(fold_mutex_) XT_EXCLUDES(writer_mutex_);
+  Status FoldNow() XT_REQUIRES(fold_mutex_) XT_EXCLUDES(writer_mutex_);
   uint64_t log_ops() const {
     return index_shared->log.appended_ops.load(std::memory_order_relaxed);
   }
@@ -123,14 +127,14 @@ class DurableIndex final : private DurableIndexParts, public RuntimeIndex {
   Clock* const clock_;
   CheckpointCoordinator* const coordinator_;
 
-  std::mutex fold_mutex_;                 // Held by whoever runs FoldWrite and FoldPublish.
+  Mutex fold_mutex_;                 // Held by whoever runs FoldWrite and FoldPublish.
   std::atomic<bool> fold_wanted_{false};  // The next commit begins a fold.
   bool fold_begun_ XT_GUARDED_BY(writer_mutex_) = false;  // It waits for FinishFold.
   uint64_t ops_at_fold_ XT_GUARDED_BY(writer_mutex_) = 0;
   std::atomic<uint64_t> oldest_op_micros_{0};  // When the background first saw an unfolded one.
 
-  std::mutex commit_mutex_;
-  std::condition_variable synced_;
+  Mutex commit_mutex_;
+  std::condition_variable_any synced_;
   bool syncing_ XT_GUARDED_BY(commit_mutex_) = false;
   Status sync_error_ XT_GUARDED_BY(commit_mutex_);  // Latched: a failed sync is never retried.
 };
