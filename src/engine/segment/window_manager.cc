@@ -82,7 +82,8 @@ void WindowBudget::MakeRoom(const WindowManager* for_whom) {
     WindowManager* candidate = lru_head_;
     if (candidate == nullptr || windows_mapped() < windows_max_) return;
     const bool recent = candidate->recent_.exchange(false, std::memory_order_relaxed);
-    if (candidate == for_whom || recent || !candidate->TryEvict(windows_mapped() - windows_max_ + 1)) {
+    const uint32_t excess = windows_mapped() - windows_max_ + 1;
+    if (candidate == for_whom || recent || !candidate->TryEvict(excess)) {
       Unlist(candidate);
       PushNewest(candidate);
     }
