@@ -10,6 +10,13 @@ namespace {
 
 constexpr uint32_t kFirstBlocks = 8;  // The first reservation of a log.
 
+// A block that is stamped already has been so by the host, with its own checksum, after the last
+// change; a new LSN would spoil that.
+void StampClosed(BlockHeader* block, const LogShared& log) {
+  if (BlockLsn(*block) != kLsnUnstamped) return;
+  StampBlock(block, log.appended_lsn.load(std::memory_order_relaxed));
+}
+
 }  // namespace
 
 uint32_t LogHeaderCrc(const BlockHeader& header) {
@@ -127,9 +134,7 @@ Status DeltaLog::OpenBlock() {
   XT_ASSIGN_OR_RETURN(std::byte* address, windows_.MapBlock(block));
   if (in_segment) {
     BlockHeader* closing = CurrentBlock();
-    if (closing != nullptr) {
-      StampBlock(closing, log->appended_lsn.load(std::memory_order_relaxed));
-    }
+    if (closing != nullptr) StampClosed(closing, *log);
   }
   auto* header = reinterpret_cast<BlockHeader*>(address);
   std::memset(address, 0, kBlockBytes);  // A recycled block that could not be punched.
@@ -239,9 +244,7 @@ uint64_t DeltaLog::Rotate(uint64_t capture_id) noexcept {
   log->capture_id = capture_id;
   if (!log->sealed) {
     BlockHeader* closing = CurrentBlock();
-    if (closing != nullptr) {
-      StampBlock(closing, log->appended_lsn.load(std::memory_order_relaxed));
-    }
+    if (closing != nullptr) StampClosed(closing, *log);
     log->previous_end = LogPosition(log->current_block, log->current_offset);
     log->sealed = 1;
   }
