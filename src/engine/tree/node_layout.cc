@@ -96,19 +96,6 @@ static_assert(kTable.inner[2].block_capacity == 320);
 
 }  // namespace
 
-float RoundDown(double x) {
-  if (std::isnan(x)) return -kInf32;
-  // The conversion rounds to nearest, so an overflow to +inf is one step too far.
-  const float f = static_cast<float>(x);
-  return static_cast<double>(f) > x ? std::nextafterf(f, -kInf32) : f;
-}
-
-float RoundUp(double x) {
-  if (std::isnan(x)) return kInf32;
-  const float f = static_cast<float>(x);
-  return static_cast<double>(f) < x ? std::nextafterf(f, kInf32) : f;
-}
-
 Box32 Box32::Around(uint32_t dims, const double* lo, const double* hi) {
   Box32 box;
   for (uint32_t d = 0; d < dims; ++d) {

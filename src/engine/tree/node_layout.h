@@ -25,6 +25,7 @@
 #pragma once
 
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <limits>
@@ -53,9 +54,16 @@ inline void StoreRelaxed(T* word, T value) {
 }
 
 // The largest f32 <= x, the smallest f32 >= x: exact values are kept, 1e300 becomes FLT_MAX or
-// +inf. NaN becomes the unbounded side.
-float RoundDown(double x);
-float RoundUp(double x);
+// +inf. NaN becomes the unbounded side. The conversion rounds to nearest, so the result is one float
+// too far at most, and floats of one sign are in the order of their bits.
+inline float RoundDown(double x) {
+  if (x != x) return -std::numeric_limits<float>::infinity();
+  const float f = static_cast<float>(x);
+  if (static_cast<double>(f) <= x) return f;
+  if (f == 0) return -std::numeric_limits<float>::denorm_min();
+  return std::bit_cast<float>(std::bit_cast<int32_t>(f) + (f > 0 ? -1 : 1));
+}
+inline float RoundUp(double x) { return -RoundDown(-x); }
 
 // A bounding rectangle as inner nodes store it. Only `dims` elements are meaningful.
 struct Box32 {
