@@ -233,7 +233,8 @@ class LeastGrowing {
   uint32_t Find(uint32_t wanted, Candidate* out) const {
     uint32_t found = 0;
     // The most promising group first, so that its entries rule out most others.
-    const auto start = static_cast<uint32_t>(std::min_element(bounds_, bounds_ + groups_) - bounds_);
+    const float* nearest = std::min_element(bounds_, bounds_ + groups_);
+    const auto start = static_cast<uint32_t>(nearest - bounds_);
     Scan(start, wanted, out, &found);
     for (uint32_t g = 0; g < groups_; ++g) {
       if (g != start && (found < wanted || bounds_[g] < out[found - 1].growth)) {
@@ -248,9 +249,8 @@ class LeastGrowing {
     const BlockHeader* block = NodeLayout::Block(node_, group / layout_.groups);
     const uint32_t first = group % layout_.groups << layout_.group_shift;
     float growth[kGroupSizeMax];
-    kernels_.grow_entries(
-        layout_, reinterpret_cast<const float*>(layout_.Coords(block, group % layout_.groups)), key_,
-        growth);
+    const std::byte* coords = layout_.Coords(block, group % layout_.groups);
+    kernels_.grow_entries(layout_, reinterpret_cast<const float*>(coords), key_, growth);
     const uint32_t lanes = std::min(layout_.group_size, block->count - first);
     for (uint32_t i = 0; i < lanes; ++i) {
       if (*found == wanted && !(growth[i] < out[*found - 1].growth)) continue;
@@ -264,7 +264,8 @@ class LeastGrowing {
   const ChooseKernels& kernels_;
   const BlockHeader* node_;
   const Box32& key_;
-  uint32_t groups_ = 0;  // All blocks but the last are full, so that groups are numbered throughout.
+  // All blocks but the last are full, so that groups are numbered throughout.
+  uint32_t groups_ = 0;
   float bounds_[(kGroupsMax << kOrderMax) + 8];
 };
 

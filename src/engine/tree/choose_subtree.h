@@ -4,8 +4,8 @@
 //   2. Else the child whose margin grows least, if that makes it overlap no other child more than
 //      before; else, among the few that grow least, the one whose overlap grows least.
 // Source: Beckmann and Seeger, "A Revised R*-tree", SIGMOD 2009, section 4.1. The margin decides
-// because it bounds well: a group's box grows no more than any child in the group would, so that most
-// groups are passed over by their boxes alone.
+// because it bounds well: a group's box grows no more than any child in the group would, so that
+// most groups are passed over by their boxes alone.
 //
 // Threads: under the writer lock, so that nobody changes the node meanwhile.
 #pragma once

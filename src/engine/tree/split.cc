@@ -95,8 +95,8 @@ void Splitter::SortAlong(uint32_t dim) {
   std::sort(sorted_.begin(), sorted_.end());
 }
 
-// From the sort by lower corners to the one by upper ones. Boxes are mostly small beside their node,
-// so the first is nearly the second and insertion sort mends it, unless that takes too long.
+// From the sort by lower corners to the one by upper ones. Boxes are mostly small beside their
+// node, so the first is nearly the second and insertion sort mends it, unless that takes too long.
 void Splitter::ResortAlongHigh(uint32_t dim) {
   const double* high = &high_[uint64_t{dim} * count_];
   for (uint64_t& word : sorted_) word = SortWord(high[WordIndex(word)], WordIndex(word));

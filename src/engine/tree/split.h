@@ -2,16 +2,17 @@
 //
 // It works on plain boxes and knows nothing of nodes, so the same code divides leaves, directory
 // nodes and supernodes.
-//   Topological:    R*. The axis whose distributions have the least sum of margins, then on that axis
-//                   the distribution with the least overlap, then the least volume.
+//   Topological:    R*. The axis whose distributions have the least sum of margins, then on that
+//                   axis the distribution with the least overlap, then the least volume.
 //   OverlapMinimal: X-tree. Along a dimension in which every child has already been split there is
 //                   a cut that (nearly) no child crosses; the question is whether it is balanced.
-// The overlap of a split is the larger of two shares that the paper gives: of volume (the two sides'
-// intersection over their union), and of entries (those whose centres lie in both sides' boxes: the
-// "weighted overlap", which says how often a query like the data must go both ways). Volumes alone
-// say nothing in many dimensions: of 8-dimensional colour histograms, splits with less than 1e-4 of
-// the volume in common had up to 93 % of the entries in common.
-// Source: Beckmann et al., SIGMOD 1990, section 4.2; Berchtold, Keim, Kriegel, VLDB 1996, section 3.
+// The overlap of a split is the larger of two shares that the paper gives: of volume (the two
+// sides' intersection over their union), and of entries (those whose centres lie in both sides'
+// boxes: the "weighted overlap", which says how often a query like the data must go both ways).
+// Volumes alone say nothing in many dimensions: of 8-dimensional colour histograms, splits with
+// less than 1e-4 of the volume in common had up to 93 % of the entries in common.
+// Source: Beckmann et al., SIGMOD 1990, section 4.2; Berchtold, Keim, Kriegel, VLDB 1996,
+// section 3.
 //
 // Numbers:   coordinates may be NaN or infinite, which counts as unbounded: for the arithmetic they
 //            are moved a little outside the finite ones. Everything is scaled to the boxes' own

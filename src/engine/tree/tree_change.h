@@ -1,10 +1,11 @@
 // TreeChange: what one prepared insertion or deletion will do to its tree.
 //
-// New node versions wait in the store; here wait the edits of nodes that readers can see already, the
-// new root and the statistics. Preparing may fail and shows nothing; Apply cannot fail.
+// New node versions wait in the store; here wait the edits of nodes that readers can see already,
+// the new root and the statistics. Preparing may fail and shows nothing; Apply cannot fail.
 //
 // Why Apply's order is right for readers, who take no lock:
-//   1. Widen mutable ancestors, top down. A wider box only makes a reader look into a subtree in vain.
+//   1. Widen mutable ancestors, top down. A wider box only makes a reader look into a subtree
+//      in vain.
 //   2. Publish the staged versions under one epoch. A reader of an older epoch keeps to the old
 //      versions: old parents name old children only, so it meets no entry twice and none of a split
 //      by halves. A new version of an ancestor holds the wider box from the start, so the order of
@@ -39,14 +40,15 @@ class TreeChange {
   bool IsMutable(const NodeRef& ref) const { return store_->IsMutable(ref.node); }
   // The newest version. kCorruption unless it is a node of this tree on `level` (-1: any).
   Result<NodeRef> Find(NodeId id, int level) const;
-  // Hints that Find will follow: fetches the header and the group boxes at once, so that their cache
-  // misses overlap.
+  // Hints that Find will follow: fetches the header and the group boxes at once, so that their
+  // cache misses overlap.
   void PrefetchNode(NodeId id, uint32_t level) const {
     const NodeLayout& l = layout(level);
     store_->PrefetchNode(id, l.ids_offset);
   }
 
-  // --- Preparing. REQUIRES: the windows stay pinned until Apply or Discard (XTree's users pin them).
+  // --- Preparing. REQUIRES: the windows stay pinned until Apply or Discard (XTree's users pin
+  // them).
   // kNeedMemory: other processes have grown the index's arrays.
   Status Begin();
   bool active() const { return active_; }

@@ -1,8 +1,8 @@
 // TreeDeletion: prepares the deletion of entries by record id (src/README.md, "The X-tree").
 //
 // Everything is worked out on copies in memory, bottom up: what remains of the leaves, which nodes
-// disappear or are merged, how far the boxes shrink. Only then are versions staged, one for each node
-// that changes, however many of its children did.
+// disappear or are merged, how far the boxes shrink. Only then are versions staged, one for each
+// node that changes, however many of its children did.
 //
 // Threads: under the index's writer lock. Memory: grows with the number of leaves that are hit.
 #pragma once

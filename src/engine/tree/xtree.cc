@@ -26,7 +26,7 @@ XTree::XTree(StoreInterface* store, uint32_t tree)
 XTree::~XTree() = default;
 
 namespace {
-// Runs a preparation; should memory run out in it, the change is taken back before that is passed on.
+// Runs a preparation. Should memory run out in it, the change is taken back first.
 template <class Prepare>
 Status Guarded(TreeChange* change, Prepare prepare) {
   XT_RETURN_IF_ERROR(change->Begin());

@@ -6,7 +6,7 @@
 //
 // Threads: Prepare*, Apply*, Discard under the index's writer lock, one change at a time. Scans
 //          (tree/window_scan.h, tree/nearest_scan.h) take no lock.
-//          The caller pins the store's windows from Prepare to Apply or Discard (IndexDetails does).
+//          The caller (IndexDetails) pins the store's windows from Prepare to Apply or Discard.
 // Errors:  Prepare* may fail and leave the tree as it was. Apply* cannot fail.
 #pragma once
 

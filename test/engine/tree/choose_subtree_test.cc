@@ -1,4 +1,5 @@
-// Goal: the chosen child is the one that the criteria name, whatever the node's size and dimensions.
+// Goal: the chosen child is the one that the criteria name, whatever the node's size and
+// dimensions.
 // Method: nodes of random children on heap blocks, compared with a plain restatement; the vector
 // kernels are compared with the portable ones on the same blocks, stale slots included.
 #include "tree/choose_subtree.h"
@@ -75,7 +76,9 @@ double Volume(uint32_t dims, const Box32& box) {
 double Shared(uint32_t dims, const Box32& a, const Box32& b) {
   double volume = 1;
   for (uint32_t d = 0; d < dims; ++d) {
-    volume *= std::max(0.0, double{std::min(a.hi[d], b.hi[d])} - double{std::max(a.lo[d], b.lo[d])});
+    const double lo = std::max(a.lo[d], b.lo[d]);
+    const double hi = std::min(a.hi[d], b.hi[d]);
+    volume *= std::max(0.0, hi - lo);
   }
   return volume;
 }

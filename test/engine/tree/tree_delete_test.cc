@@ -1,7 +1,7 @@
-// Goal: deletion removes exactly what it should, keeps the tree dense and sound, changes nothing that
-// readers or a capture hold, and leaves no trace when it fails.
-// Method: a model and the checker beside the tree; random deletions down to the empty tree; hashes of
-// nodes that must stay; a failure at every staging call in turn.
+// Goal: deletion removes exactly what it should, keeps the tree dense and sound, changes nothing
+// that readers or a capture hold, and leaves no trace when it fails.
+// Method: a model and the checker beside the tree; random deletions down to the empty tree; hashes
+// of nodes that must stay; a failure at every staging call in turn.
 #include "tree/tree_delete.h"
 
 #include "tree/tree_fixture.h"

@@ -1,7 +1,7 @@
 // Goal: insertion keeps the tree right for all kinds of keys, changes nothing that readers or a
 // capture hold, leaves no trace when it fails, and makes supernodes where the data ask for them.
-// Method: a model and the checker beside the tree; hashes of nodes that must stay; a failure at every
-// staging call in turn; real 8- and 16-dimensional vectors.
+// Method: a model and the checker beside the tree; hashes of nodes that must stay; a failure at
+// every staging call in turn; real 8- and 16-dimensional vectors.
 #include "tree/tree_insert.h"
 
 #include <cstdio>

@@ -1,7 +1,8 @@
 // Goal: the tree as a whole: long mixtures of insertions, deletions and captures; two trees in one
 // store; scans beside a writer that see every entry they must, none that they must not, none twice.
-// Method: a model and the checker; reader threads that compare with counters which the writer raises
-// after each change (under ThreadSanitizer this is also the proof that the lock-free reads are right).
+// Method: a model and the checker; reader threads that compare with counters which the writer
+// raises after each change (under ThreadSanitizer this is also the proof that the lock-free reads
+// are right).
 #include "tree/xtree.h"
 
 #include <atomic>
