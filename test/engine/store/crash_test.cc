@@ -23,7 +23,7 @@ TEST_P(CrashTest, EveryOperationOfAScriptMayBeTheLast) {
   if (mode == DurabilityMode::kStrict) size = ScriptSize{60, 3, 20, 6, 1};
   const Script script = MakeScript(size, 1);
   uint64_t crash_at = 0;
-  for (;; ++crash_at) {
+  for (;; crash_at += kStride) {
     SimFileSystem fs(crash_at + 1);
     fs.CrashAtOperation(crash_at);
     const Progress progress = RunScript(&fs, script, mode);
@@ -45,7 +45,7 @@ TEST_P(CrashTest, EveryOperationOfAScriptMayBeTheLast) {
 TEST_P(CrashTest, TheRecoveryMayBeCutShortAtEveryOperation) {
   const DurabilityMode mode = GetParam();
   const Script script = MakeScript(ScriptSize{60, 4, 20, 6, 1}, 2);
-  for (uint64_t crash_at = 5;; crash_at += 13) {
+  for (uint64_t crash_at = 5;; crash_at += 13 * kStride) {
     SimFileSystem fs(crash_at + 1);
     fs.CrashAtOperation(crash_at);
     const Progress progress = RunScript(&fs, script, mode);
@@ -111,7 +111,7 @@ TEST(ManyIndexesCrashTest, BatchesAndDropsSurviveEveryCrash) {
   constexpr uint64_t kBatches = 6;
   constexpr uint64_t kDropAfter = 3;  // Batches; then "b" goes.
   constexpr uint64_t kRows = 15;      // Of one index in one batch.
-  for (uint64_t crash_at = 0;; ++crash_at) {
+  for (uint64_t crash_at = 0;; crash_at += kStride) {
     SimFileSystem fs(crash_at + 1);
     fs.CrashAtOperation(crash_at);
     size_t created = 0;
@@ -191,7 +191,7 @@ TEST(CrashSeriesTest, ManyCrashesInARowLeaveASoundIndexThatDoesNotGrow) {
     auto runtime = DurableRuntime::Open(Options(&fs, mode)).value();
     ASSERT_TRUE(runtime->CreateIndex(kName, SmallOptions()).ok());
   }
-  for (uint64_t cycle = 0; cycle < 150; ++cycle) {
+  for (uint64_t cycle = 0; cycle < 150 / kStride; ++cycle) {
     SCOPED_TRACE(::testing::Message() << "cycle=" << cycle);
     fs.CrashAtOperation(random.Below(60));
     Script script;
