@@ -439,4 +439,29 @@ void SegmentAllocator::PunchUnused() {
   }
 }
 
+void SegmentAllocator::TrimFreeExtents() {
+  for (uint32_t segment = 0; segment < segments(); ++segment) {
+    SegmentInfo& s = info(segment);
+    const uint32_t extents = uint32_t{s.reserved_blocks} >> s.order;
+    if (s.state != SegmentState::kInUse || s.free_extents < std::max(extents / 4, 1u)) continue;
+    const auto used = [&](uint32_t e) { return (s.used[e / 64] >> (e % 64) & 1) != 0; };
+    for (uint32_t e = 0; e < extents;) {
+      const uint32_t first = e;
+      while (e < extents && !used(e)) ++e;
+      if (e == first) {
+        ++e;
+        continue;
+      }
+      // Before the punch: an allocation from here must reserve the blocks again.
+      s.flags |= kSegmentUnchecked;
+      const uint32_t block = segment * kSegmentBlocks + (first << s.order);
+      const Status status = windows_->fs()->Punch(
+          windows_->SegmentPath(block / kWindowBlocks).c_str(),
+          uint64_t{block % kWindowBlocks} * kBlockBytes,
+          (uint64_t{e - first} << s.order) * kBlockBytes);
+      if (!status.ok()) return;
+    }
+  }
+}
+
 }  // namespace xtree

@@ -101,6 +101,10 @@ class SegmentAllocator {
   // Truncates wholly free segments at the end of the file and punches those in the middle, beyond a
   // small reserve. Best effort; readers never touch free blocks.
   void ReturnFreeSpace();
+  // Also punches free extents inside segments that are in use, where at least a quarter of a segment is
+  // free. Costs a call for each run of them, and the space must be reserved again when the segment is
+  // next allocated from; so for when somebody asks, not for every checkpoint. Best effort.
+  void TrimFreeExtents();
   // Whether the next Allocate or ReserveExtents step has the segment infos that it may need.
   bool HasInfoCapacity() const {
     return infos_->capacity() >= uint64_t{segments()} + kGrowSegmentsMax;

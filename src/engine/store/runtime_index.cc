@@ -350,7 +350,10 @@ Status DurableIndex::FoldNow() {
 
 Status DurableIndex::Checkpoint() {
   MutexLock fold_lock(&fold_mutex_);
-  return FoldNow();
+  XT_RETURN_IF_ERROR(FoldNow());
+  MutexLock lock(&writer_mutex_);
+  node_store_->allocator()->TrimFreeExtents();
+  return Status::Ok();
 }
 
 Status DurableIndex::BulkLoad(const double* lo, const double* hi, const uint64_t* record_ids,

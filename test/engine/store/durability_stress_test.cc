@@ -150,6 +150,10 @@ class XTreeDurabilityStressTest : public ::testing::Test {
                 kSampleQueries, found, seconds * 1e6 / kSampleQueries);
   }
 
+  double PerRecord(uint64_t blocks) const {
+    return static_cast<double>(blocks) * kBlockBytes / static_cast<double>(records_);
+  }
+
   uint64_t records_ = kRecordsDefault;
   std::string directory_;
   std::vector<Predicate> predicates_;
@@ -195,6 +199,11 @@ TEST_F(XTreeDurabilityStressTest, HeavyLoadDurableMode) {
     std::printf("  checkpoint             %.2f s, then %.1f MB on disk, %.1f bytes a record\n",
                 Seconds() - checkpoint, static_cast<double>(disk) / 1e6,
                 static_cast<double>(disk) / static_cast<double>(records_));
+    const IndexShared* shared = index->store()->shared();
+    std::printf("  space                  %.1f bytes a record in use, %.1f in the data file, %.1f in "
+                "the log, %" PRIu64 " folds\n", PerRecord(shared->allocator.used_blocks.load()),
+                PerRecord(shared->allocator.file_blocks.load()),
+                PerRecord(shared->log.file_blocks.load()), shared->capture.folds.load());
     std::printf("  resident               %" PRIu64 " MB (anonymous %" PRIu64 " MB), windows %u\n",
                 ResidentKib("VmRSS:") / 1024, ResidentKib("RssAnon:") / 1024,
                 (*runtime)->windows_mapped());

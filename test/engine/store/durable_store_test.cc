@@ -396,5 +396,29 @@ TEST(DurableStore, FoldsGiveSpaceBackAndTheFileDoesNotGrowWithoutBound) {
   EXPECT_EQ(s.Everything(), Range(next - 3000, next));
 }
 
+TEST(DurableStore, TrimmedFreeSpaceIsReservedAgainBeforeItIsUsed) {
+  Standalone s;
+  ASSERT_TRUE(s.Create().ok());
+  ASSERT_TRUE(s.Insert(0, 20'000).ok());
+  ASSERT_TRUE(s.Commit().ok());
+  ASSERT_TRUE(s.Fold().ok());
+  // Touching every leaf leaves as many free extents as there are in use, one among the other.
+  ASSERT_TRUE(s.Insert(20'000, 22'000).ok());
+  ASSERT_TRUE(s.Commit().ok());
+  ASSERT_TRUE(s.Fold().ok());
+  const uint64_t before = s.fs.Stat("/db/index")->disk_bytes;
+  s.store->allocator()->TrimFreeExtents();
+  EXPECT_LT(s.fs.Stat("/db/index")->disk_bytes, before);
+  s.ExpectSound();
+  ASSERT_TRUE(s.Insert(22'000, 30'000).ok());
+  ASSERT_TRUE(s.Commit().ok());
+  ASSERT_TRUE(s.Fold().ok());
+  EXPECT_EQ(s.Everything(), Range(0, 30'000));
+  s.ExpectSound();  // No store into a block that was not reserved, among others.
+  ASSERT_TRUE(s.Crash(1).ok());
+  EXPECT_EQ(s.Everything(), Range(0, 30'000));
+  s.ExpectSound();
+}
+
 }  // namespace
 }  // namespace xtree
