@@ -1,5 +1,5 @@
-// The C wall: process, creation, state, changes and folds. Scans and inspection are in capi_scan.cc,
-// bulk builds in capi_build.cc.
+// The C wall: process, creation, state, changes and folds. Scans and inspection are in
+// capi_scan.cc, bulk builds in capi_build.cc.
 #include <cstring>
 
 #include "base/mutex.h"

@@ -2,8 +2,8 @@
 // background.
 //
 // The decision is a pure function of counters, so that the host's workers and the tests share it.
-// Threads: DecideFold from any thread. The coordinator has one background thread, all signals blocked;
-//          Poke from any thread, Start and Stop from the owner's.
+// Threads: DecideFold from any thread. The coordinator has one background thread, all signals
+//          blocked; Poke from any thread, Start and Stop from the owner's.
 #pragma once
 
 #include <condition_variable>

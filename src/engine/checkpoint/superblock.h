@@ -1,6 +1,7 @@
-// Superblock: the root of a capture. Two slots, blocks 0 and 1 of the data file; a checkpoint writes
-// the other slot, so a torn write leaves the previous capture. Once the new one is on disk, the old
-// slot receives a copy of it, so that a slot which decays later never brings an old capture back.
+// Superblock: the root of a capture. Two slots, blocks 0 and 1 of the data file; a checkpoint
+// writes the other slot, so a torn write leaves the previous capture. Once the new one is on disk,
+// the old slot receives a copy of it, so that a slot which decays later never brings an old capture
+// back.
 //
 // Threads: free functions over the caller's memory.
 // Errors:  kNotFound both slots are zero (a creation that never completed); kCorruption neither is
@@ -60,13 +61,14 @@ inline constexpr uint32_t kSuperblockSlots = 2;
 // Makes `block` (kBlockBytes) the superblock of `slot`: header, LSN and CRC.
 // REQUIRES: everything after the header of `content` is filled in.
 void WriteSuperblock(const Superblock& content, uint32_t slot, void* block);
-// Whether `block` is a whole superblock of `slot`, of whatever version. kNotFound if it is all zero.
+// Whether `block` is a whole superblock of `slot`, of whatever version. kNotFound if it is all
+// zero.
 Status CheckSuperblock(const void* block, uint32_t slot, const char* path);
 // Whether two identities name the same relation of the same system.
 bool SameIdentity(const Identity& a, const Identity& b);
-// The newest of two slots. Also refuses a superblock that is marked broken, is of another system than
-// `identity` (null: any), or holds operations past `lsn_max`; all three are kBroken. Whether another
-// relation's superblock may be adopted is for the caller to decide.
+// The newest of two slots. Also refuses a superblock that is marked broken, is of another system
+// than `identity` (null: any), or holds operations past `lsn_max`; all three are kBroken. Whether
+// another relation's superblock may be adopted is for the caller to decide.
 Status ChooseSuperblock(const void* slot0, const void* slot1, const char* path,
                         const Identity* identity, uint64_t lsn_max, Superblock* chosen,
                         uint32_t* slot);

@@ -1,17 +1,18 @@
 // DeltaLog: the engine's write-ahead log of logical operations.
 //
-// The log file ("NAME_log" standalone, the index's _vm fork under the host) is a set of log segments
-// of kLogSegmentBlocks blocks. A segment in use has a sequence number in each of its block headers;
-// the log is the segments in sequence order from the superblock's start_seq. A checkpoint rotates to
-// a new sequence; when it is published, older segments are free and are written again under a higher
-// sequence, so that a recycled segment's old frames are never replayed. Free segments are punched,
-// trailing ones truncated; the file is never unlinked.
+// The log file ("NAME_log" standalone, the index's _vm fork under the host) is a set of log
+// segments of kLogSegmentBlocks blocks. A segment in use has a sequence number in each of its block
+// headers; the log is the segments in sequence order from the superblock's start_seq. A checkpoint
+// rotates to a new sequence; when it is published, older segments are free and are written again
+// under a higher sequence, so that a recycled segment's old frames are never replayed. Free
+// segments are punched, trailing ones truncated; the file is never unlinked.
 //
-// Each block starts with a BlockHeader: kind kLog; node_id = sequence, birth_epoch = capture id that
-// the log builds on, split_dims = block index within the segment, count = position at which the
-// previous block of the log ended, tree = CRC of these fields (a header is written once, so it is
-// checked even while the block is open). Frames follow, 8-byte aligned, and never straddle blocks.
-// What does not fit stays zero. The chain of `count`s tells a lost page from the end of a block.
+// Each block starts with a BlockHeader: kind kLog; node_id = sequence, birth_epoch = capture id
+// that the log builds on, split_dims = block index within the segment, count = position at which
+// the previous block of the log ended, tree = CRC of these fields (a header is written once, so it
+// is checked even while the block is open). Frames follow, 8-byte aligned, and never straddle
+// blocks. What does not fit stays zero. The chain of `count`s tells a lost page from the end of a
+// block.
 //
 // Threads:    Sync from any thread. Everything else under the index's writer lock.
 // Durability: Append stores into a mapping (page cache); whoever needs durability syncs the file.
@@ -67,7 +68,8 @@ uint32_t LogFrameCrc(const LogFrame* frame, uint32_t bytes, uint64_t sequence);
 
 class DeltaLog {
  public:
-  // Borrows `shared`, `fs` and `budget`. No I/O. An empty path: no log; every call then does nothing.
+  // Borrows `shared`, `fs` and `budget`. No I/O. An empty path: no log; every call then does
+  // nothing.
   DeltaLog(LogShared* shared, FileSystem* fs, WindowBudget* budget, std::string path);
   ~DeltaLog() { Unreserve(); }
   DeltaLog(const DeltaLog&) = delete;
@@ -91,8 +93,8 @@ class DeltaLog {
   void AppendCommit() noexcept;
 
   // Later frames go to a new sequence, whose blocks name `capture_id`; returns that sequence. A log
-  // that is empty stays as it is, name included, so that it fits the old capture and the new one: if
-  // the new one's publication fails, nobody knows which of them the disk has.
+  // that is empty stays as it is, name included, so that it fits the old capture and the new one:
+  // if the new one's publication fails, nobody knows which of them the disk has.
   uint64_t Rotate(uint64_t capture_id) noexcept;
   // Frees all segments below `start_seq`; `bytes` is what they held. Best effort with the space.
   void Recycle(uint64_t start_seq, uint64_t bytes) noexcept;

@@ -4,9 +4,10 @@
 // a torn end or damage. It is damage exactly if something later proves that the bad place had once
 // been on disk:
 //   standalone: a later commit frame that was written after a sync had covered the place;
-//   host:       a later frame that counts (its LSN is at or below the redo point, where the host has
-//               synced the log), unless the place is all zeros: a writer that died between taking
-//               its slot and filling it leaves such a hole, and the host's WAL has its operation.
+//   host:       a later frame that counts (its LSN is at or below the redo point, where the host
+//               has synced the log), unless the place is all zeros: a writer that died between
+//               taking its slot and filling it leaves such a hole, and the host's WAL has its
+//               operation.
 // A flip in what the very last sync covered cannot be told from a torn end and ends the log there.
 //
 // Threads: one. Under the index's writer lock.

@@ -155,12 +155,12 @@ Status DurableStore::LoadTablePage(uint32_t page, uint32_t block) {
   return Status::Ok();
 }
 
-// The host copies an index's files when it moves it to another tablespace or makes a database from a
-// template. Files whose last capture is the whole index (their log is empty) are whole wherever they
-// are; of log records it cannot be told which count, since their LSNs are older than the copy.
+// The host copies an index's files when it moves it to another tablespace or makes a database from
+// a template. Files whose last capture is the whole index (their log is empty) are whole wherever
+// they are; of log records it cannot be told which count, since their LSNs are older than the copy.
 //
-// A log that builds on another capture is a later one of this relation's own, met when the host replays
-// the copying over it: its operations come from the host's WAL again.
+// A log that builds on another capture is a later one of this relation's own, met when the host
+// replays the copying over it: its operations come from the host's WAL again.
 //
 // A crash between the steps leaves a foreign superblock and an empty log: adopted again.
 Status DurableStore::Adopt(const LoadPolicy& policy) {

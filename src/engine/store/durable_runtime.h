@@ -52,9 +52,14 @@ class Index {
   virtual Status Insert(const Key& key, uint64_t record_id) = 0;
   virtual Status InsertNull(uint64_t record_id) = 0;
   virtual Status Delete(const Key& key, uint64_t record_id, bool* found) = 0;
+  // The index must be empty. Not logged: the load is durable when this returns. If it fails after
+  // the entries have become visible (a full disk), Checkpoint makes them durable later.
   virtual Status BulkLoad(const double* lo, const double* hi, const uint64_t* record_ids,
-                          uint64_t count, uint32_t threads) = 0;  // The index must be empty.
+                          uint64_t count, uint32_t threads) = 0;
+  // An error leaves open whether the operations survive a crash; they stay visible. After a failed
+  // sync every later Commit fails, until the index is closed and opened again.
   virtual Status Commit() = 0;
+  // Commits, empties the log, and gives free space back.
   virtual Status Checkpoint() = 0;
   virtual Status Search(const Predicate& predicate, const Visitor& visit) = 0;
   virtual Status SearchNull(const Visitor& visit) = 0;
@@ -73,7 +78,7 @@ class DurableRuntime {
   virtual Status CloseIndex(const std::string& name) = 0;
   virtual Status DropIndex(const std::string& name) = 0;
   virtual Status CommitAll() = 0;         // One batch for all dirty logs.
-  virtual EpochReader* reader() = 0;      // This thread's.
+  virtual EpochReader* reader() = 0;      // This thread's; null if 512 others have one already.
   virtual uint32_t windows_mapped() const = 0;
   virtual uint64_t window_evictions() const = 0;
 };

@@ -216,9 +216,9 @@ bool DurableStore::NextTouched(uint32_t* block, bool* in_log, void** page) {
     if (candidate->kind != BlockKind::kFree) header = candidate;
   }
   if (header == nullptr) return false;
-  // The caller sets LSN and host checksum, neither of which the engine's CRC covers; so the block is
-  // whole then, and verifies when it is loaded. A block of a capture must not read as unstamped in
-  // between: a crash at that moment would leave it so, and it could not be loaded.
+  // The caller sets LSN and host checksum, neither of which the engine's CRC covers; so the block
+  // is whole then, and verifies when it is loaded. A block of a capture must not read as unstamped
+  // in between: a crash at that moment would leave it so, and it could not be loaded.
   if (BlockLsn(*header) == kLsnUnstamped) {
     StampBlock(header, 0);
     if (*in_log || IsMutable(header)) MarkUnstamped(header);

@@ -1,8 +1,8 @@
 // DurableStore: nodes in a data file, operations in a delta log, checkpoints ("folds").
 //
 // One DurableStore is one process's handle of one index; the shared half is IndexShared. Under the
-// host several processes have handles on the same IndexShared and the access method holds the writer
-// lock; standalone, DurableRuntime does.
+// host several processes have handles on the same IndexShared and the access method holds the
+// writer lock; standalone, DurableRuntime does.
 //
 // Life: (Create | Load until it does not return kNeedMemory), then operations, folds, scans.
 //
@@ -31,18 +31,19 @@ inline constexpr uint32_t kDirectoryEntries = kBlockPayloadBytes / sizeof(uint32
 
 class DurableStore final : public NodeStore, public OperationLog {
  public:
-  // Borrows everything. No I/O. `log_path` empty: no log (temp relations): nothing survives a crash.
+  // Borrows everything. No I/O. `log_path` empty: no log (temp relations): nothing survives a
+  // crash.
   DurableStore(IndexShared* shared, FileSystem* fs, WindowBudget* budget, EpochShared* epochs,
                std::string data_path, std::string log_path, ChunkSource chunk_source);
   ~DurableStore() override;
 
-  // Creates an empty index in (possibly existing, then overwritten) files: both superblocks, synced.
-  // An identity with a system id makes it a host's index, else it is standalone. kNeedMemory: provide
-  // the chunk and call again.
+  // Creates an empty index in (possibly existing, then overwritten) files: both superblocks,
+  // synced. An identity with a system id makes it a host's index, else it is standalone.
+  // kNeedMemory: provide the chunk and call again.
   Status Create(const IndexOptions& options, const Identity& identity, uint32_t timeline);
-  // Superblock, object table, log replay. kNeedMemory: provide the chunk and call again (it resumes).
-  // kNotFound: no file or an empty one. kCorruption, kBroken, kUnsupported say why. After any other
-  // failure than kNeedMemory the shared half is of no use until ResetShared.
+  // Superblock, object table, log replay. kNeedMemory: provide the chunk and call again (it
+  // resumes). kNotFound: no file or an empty one. kCorruption, kBroken, kUnsupported say why. After
+  // any other failure than kNeedMemory the shared half is of no use until ResetShared.
   Status Load(const LoadPolicy& policy);
   // The superblock of an empty index.
   static void FillEmptySuperblock(const IndexOptions& options, const Identity& identity,
@@ -73,14 +74,15 @@ class DurableStore final : public NodeStore, public OperationLog {
   uint64_t log_bytes() const;  // Since the last capture: what decides a fold.
 
   // --- Folds. One at a time (FoldBegin returns kBusy otherwise). A failed sync latches the index:
-  // FoldBegin then returns kIoError until the index is loaded again, since the kernel reports a lost
-  // page only once. Operations go on; the previous capture and the whole log stay.
+  // FoldBegin then returns kIoError until the index is loaded again, since the kernel reports a
+  // lost page only once. Operations go on; the previous capture and the whole log stay.
   // kBusy also for a standalone index with operations that are not committed.
   Status FoldBegin();                   // Writer lock. Fixes the capture, writes table page images
                                         // into fresh blocks, rotates the log.
   uint64_t fold_lsn() const;            // The host flushes its WAL to here before FoldPublish.
   Status FoldWrite(uint32_t blocks_max, bool* done);  // No lock. Stamps nodes, then syncs the data
-                                        // file when done; in steps so that a host can be interrupted.
+                                        // file when done; in steps so that a host can be
+                                        // interrupted.
   Status FoldPublish();                 // No lock. Writes and syncs the other superblock.
   void FoldEnd(bool published) noexcept;  // Writer lock. Frees what only the old capture used (or, if
                                         // not published, what the failed one took).
@@ -110,7 +112,6 @@ class DurableStore final : public NodeStore, public OperationLog {
   // durable_load.cc
   Status LoadSuperblock(const LoadPolicy& policy);
   Status LoadTable();
-  Status LoadDirectory(uint32_t index);
   Status LoadTablePage(uint32_t page, uint32_t block);
   Status VerifyTableBlock(uint32_t block, BlockKind kind, uint64_t index, const char* what);
   // Makes the copy of another relation's files this relation's own, if they were at rest.

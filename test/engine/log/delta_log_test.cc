@@ -1,7 +1,7 @@
-// Goal: what is appended to a delta log is read back, whole and in order, from a file that stays small
-// and whose old parts never come back.
-// Method: files in memory whose growth can fail; everything is read back through LogReader, whose own
-// judgement of damage is tested in log_reader_test.cc.
+// Goal: what is appended to a delta log is read back, whole and in order, from a file that stays
+// small and whose old parts never come back.
+// Method: files in memory whose growth can fail; everything is read back through LogReader, whose
+// own judgement of damage is tested in log_reader_test.cc.
 #include "log/delta_log.h"
 
 #include <gtest/gtest.h>

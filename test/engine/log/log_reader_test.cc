@@ -1,5 +1,5 @@
-// Goal: recovery applies exactly what counts, never adopts what does not, and reports damage to what
-// was durable instead of silently ending early.
+// Goal: recovery applies exactly what counts, never adopts what does not, and reports damage to
+// what was durable instead of silently ending early.
 // Method: a log in memory is damaged in every way that a crash or a bad disk can: pages lost, bits
 // flipped at every byte, headers half written. A crash may cost only what was never synced; damage
 // to anything older must be noticed.

@@ -100,7 +100,8 @@ uint64_t DiskBytes(const std::string& directory) {
   uint64_t bytes = 0;
   for (const auto& entry : std::filesystem::directory_iterator(directory)) {
     struct stat info;
-    if (stat(entry.path().c_str(), &info) == 0) bytes += static_cast<uint64_t>(info.st_blocks) * 512;
+    if (stat(entry.path().c_str(), &info) != 0) continue;
+    bytes += static_cast<uint64_t>(info.st_blocks) * 512;
   }
   return bytes;
 }

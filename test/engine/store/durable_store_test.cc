@@ -1,5 +1,5 @@
-// Goal: captures and log together always hold what was committed, whatever step of a fold fails, and
-// damaged files are recognized.
+// Goal: captures and log together always hold what was committed, whatever step of a fold fails,
+// and damaged files are recognized.
 // Method: a standalone store over the simulated disk. A fold is made to fail at every operation in
 // turn; a "crash" cuts the power and loads what the disk then holds. (Crashes at every operation of
 // longer workloads are in crash_test.cc.)
@@ -273,8 +273,8 @@ TEST(DurableStore, ADamagedSuperblockIsCoveredByTheOtherSlot) {
   }
 }
 
-// Every byte of a small index is flipped in turn, with an empty log: a flip is reported by the load,
-// by a scan or by nobody, but then the answer is right.
+// Every byte of a small index is flipped in turn, with an empty log: a flip is reported by the
+// load, by a scan or by nobody, but then the answer is right.
 TEST(DurableStore, AFlippedByteIsReportedOrHarmless) {
   Standalone s;
   ASSERT_TRUE(s.Create().ok());
