@@ -55,14 +55,16 @@ my @activities = (
 	sub { join "\n", map { 'BEGIN; ' . write_rows() . sprintf("PREPARE TRANSACTION 'x%d'; COMMIT PREPARED 'x%d';", $next, $next) } 1 .. 10 },
 	sub { qq(SET enable_seqscan = off; SELECT count(*) FROM t WHERE b && box '((-90,-90),(90,90))';\n) x 50 });
 
-# Processes of the server by kind.
+# A process of the server by kind; workers without a database are seen by the system alone.
+my %title = (session => qr/ postgres \[local\] /, checkpointer => qr/: checkpointer/, worker => qr/: xtree /);
+
 sub victim
 {
 	my ($kind) = @_;
-	my $where = $kind eq 'session' ? "backend_type = 'client backend' AND pid <> pg_backend_pid()"
-	  : $kind eq 'checkpointer' ? "backend_type = 'checkpointer'" : "backend_type LIKE 'xtree%'";
-	my ($code, $out) = $node->psql('postgres', "SELECT pid FROM pg_stat_activity WHERE $where ORDER BY random() LIMIT 1");
-	return $code == 0 ? $out : '';
+	my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
+	my @found = grep { $_ =~ $title{$kind} } split /\n/, `ps --ppid $postmaster -o pid=,args=`;
+
+	return @found && $found[ rand @found ] =~ /^\s*(\d+)/ ? $1 : undef;
 }
 
 my $end = time + 60 * $minutes;
@@ -75,14 +77,14 @@ while (time < $end)
 
 	$round++;
 	sleep(0.05 + rand(1.5));
-	my $pid = $kind =~ /server|clean/ ? '' : victim($kind);
-	$kind = 'server' if $kind !~ /server|clean/ && $pid !~ /^\d+$/;
+	my $pid = $title{$kind} ? victim($kind) : undef;
+	$kind = 'server' if $title{$kind} && !defined $pid;
 	$kills{$kind}++;
 	if ($kind eq 'server') { $node->stop('immediate') }
 	elsif ($kind eq 'clean') { $node->stop('fast') }
 	else { kill 'KILL', $pid }
 	eval { $_->finish } foreach @sessions;
-	if ($kind =~ /server|clean/) { $node->start }
+	if (!$title{$kind}) { $node->start }
 	else { $node->poll_query_until('postgres', 'SELECT true') }
 
 	# Prepared transactions survive; half of them are committed now.
