@@ -47,7 +47,7 @@ count_gtests() {
 			tail -n 25 "$1/$name.log" | sed 's/^/   | /'
 		fi
 		grep '^\[  FAILED  \] .* ([0-9]* ms)$' "$1/$name.log" | sed "s/^/   $name: /"
-		grep -A 1 '^\[  SKIPPED \] .* ([0-9]* ms)$' "$1/$name.log" | sed "s/^/   $name: /"
+		grep -B 1 '^\[  SKIPPED \] .* ([0-9]* ms)$' "$1/$name.log" | sed "s/^/   $name: /"
 		suite_passed=$((suite_passed + ok))
 		suite_failed=$((suite_failed + bad))
 	done
