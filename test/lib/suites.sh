@@ -112,7 +112,8 @@ run_tap() {
 	chmod 777 "$CHECK/tap"
 	export RUN BIN PGXS_DIR CHECK SERVER_USER TAP_SECONDS="${TAP_SECONDS:-600}"
 	export -f as_server_user run_tap_file
-	printf '%s\n' ${CHECK_TAP:-test/t/*.pl} | xargs -P "$JOBS" -I{} bash -c 'run_tap_file {}'
+	# The later files take longest, so they start first.
+	printf "%s\n" ${CHECK_TAP:-test/t/*.pl} | sort -r | xargs -P "$JOBS" -I{} bash -c 'run_tap_file {}'
 	for test in ${CHECK_TAP:-test/t/*.pl}; do
 		name=$(basename "$test" .pl)
 		status=$(cat "$CHECK/tap/$name.status" 2>/dev/null || echo 1)
