@@ -279,6 +279,7 @@ build_cleanup(int code, Datum arg)
 	if (state->build != NULL)
 		xt_build_free(state->build);
 	state->build = NULL;
+	state->handle->scans--;
 	XtBuildDone(state->handle, false);
 }
 

@@ -22,7 +22,9 @@
 #include "access/xlog.h"
 #include "catalog/namespace.h"
 #include "catalog/objectaccess.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_database.h"
 #include "catalog/pg_proc.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
@@ -34,6 +36,7 @@
 #include "utils/acl.h"
 #include "utils/fmgroids.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 static object_access_hook_type prev_object_access_hook = NULL;
 static ProcessUtility_hook_type prev_ProcessUtility_hook = NULL;
@@ -187,6 +190,31 @@ string_option(List *options, const char *name)
 	return NULL;
 }
 
+/* Whether the command will be allowed to copy a database; if not, nothing is done for it. */
+static bool
+may_copy_database(Oid database)
+{
+	HeapTuple	tuple;
+	bool		creates = superuser();
+	bool		template = false;
+
+	if (!OidIsValid(database))
+		return false;
+	tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+	if (HeapTupleIsValid(tuple))
+	{
+		creates |= ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+		ReleaseSysCache(tuple);
+	}
+	tuple = SearchSysCache1(DATABASEOID, ObjectIdGetDatum(database));
+	if (HeapTupleIsValid(tuple))
+	{
+		template = ((Form_pg_database) GETSTRUCT(tuple))->datistemplate;
+		ReleaseSysCache(tuple);
+	}
+	return creates && (template || pg_database_ownercheck(database, GetUserId()));
+}
+
 static void
 before_utility(Node *statement)
 {
@@ -217,23 +245,34 @@ before_utility(Node *statement)
 				CreatedbStmt *stmt = (CreatedbStmt *) statement;
 				const char *template = string_option(stmt->options, "template");
 				const char *strategy = string_option(stmt->options, "strategy");
+				Oid			source = get_database_oid(template ? template : "template1",
+														  true);
 
-				XtSettleDatabase(get_database_oid(template ? template : "template1", true),
-								 strategy != NULL && pg_strcasecmp(strategy, "file_copy") == 0);
+				if (may_copy_database(source))
+					XtSettleDatabase(source,
+									 strategy != NULL && pg_strcasecmp(strategy, "file_copy") == 0);
 				break;
 			}
 		case T_AlterDatabaseStmt:
 			{
 				AlterDatabaseStmt *stmt = (AlterDatabaseStmt *) statement;
 
-				if (string_option(stmt->options, "tablespace") != NULL)
-					XtSettleDatabase(get_database_oid(stmt->dbname, true), true);
+				Oid			database = get_database_oid(stmt->dbname, true);
+
+				if (string_option(stmt->options, "tablespace") != NULL &&
+					OidIsValid(database) && pg_database_ownercheck(database, GetUserId()))
+					XtSettleDatabase(database, true);
 				break;
 			}
 		case T_DropdbStmt:
-			/* A fold worker is a session, which the command would wait for and then refuse. */
-			XtStopFoldWorkers(get_database_oid(((DropdbStmt *) statement)->dbname, true));
-			break;
+			{
+				Oid			database = get_database_oid(((DropdbStmt *) statement)->dbname, true);
+
+				/* A fold worker is a session, which the command would wait for and then refuse. */
+				if (OidIsValid(database) && pg_database_ownercheck(database, GetUserId()))
+					XtStopFoldWorkers(database);
+				break;
+			}
 		default:
 			break;
 	}

@@ -216,7 +216,7 @@ attach_chunks(XtHandle *handle)
 }
 
 bool
-XtProvideMemory(XtHandle *handle, const XtError *error)
+XtProvideMemory(XtHandle *handle, XtError *error)
 {
 	XtChunkRequest request;
 	dsa_pointer chunk;
@@ -237,12 +237,11 @@ XtProvideMemory(XtHandle *handle, const XtError *error)
 								  DSA_ALLOC_HUGE | DSA_ALLOC_ZERO | DSA_ALLOC_NO_OOM);
 	if (!DsaPointerIsValid(chunk))
 	{
-		if (LWLockHeldByMe(&handle->shared->lock))
-			LWLockRelease(&handle->shared->lock);
-		ereport(ERROR,
-				(errcode(ERRCODE_OUT_OF_MEMORY),
-				 errmsg("out of shared memory for xtree indexes"),
-				 errdetail("Failed on request of size %llu.", (unsigned long long) request.bytes)));
+		error->code = XT_OUT_OF_MEMORY;
+		snprintf(error->message, sizeof(error->message),
+				 "out of shared memory for xtree indexes, on a request of %llu bytes",
+				 (unsigned long long) request.bytes);
+		return false;
 	}
 	xt_chunk_provide(handle->index, request.array, request.level, chunk,
 					 dsa_get_address(XtGetArea(), chunk));
@@ -278,12 +277,11 @@ load_locked(XtHandle *handle, XtError *error)
 	XtFillLoadPolicy(&handle->key, &policy);
 	while (!xt_load(handle->index, &policy, error))
 	{
-		if (error->code != XT_NEED_MEMORY)
+		if (!XtProvideMemory(handle, error))
 		{
 			XtSharedReset(shared);
 			return false;
 		}
-		XtProvideMemory(handle, error);
 	}
 	shared->inode = handle->inode;
 	shared->device = handle->device;
@@ -535,6 +533,7 @@ XtRedoBroken(XtHandle *handle, const XtError *error)
 	if (handle->index != NULL)
 		marked = xt_mark_broken(handle->index, &mark_error);
 	pg_atomic_write_u32(&shared->state, XT_STATE_BROKEN);
+	pg_atomic_write_u32(&shared->fold_wanted, 0);
 	LWLockRelease(&shared->lock);
 	ereport(WARNING,
 			(errcode(ERRCODE_INDEX_CORRUPTED),
@@ -626,16 +625,18 @@ stamp_all(void)
 	HASH_SEQ_STATUS status;
 	XtHandle   *handle;
 
+	/* Should anything fail here during an abort, it must not be tried again by the same abort. */
+	touched_pending = false;
 	hash_seq_init(&status, handles);
 	while ((handle = hash_seq_search(&status)) != NULL)
 	{
 		if (handle->touched == 0 || handle->index == NULL)
 			continue;
-		XtLock(handle, LW_EXCLUSIVE);
+		/* Without XtLock, which may have to attach memory and fail at that. */
+		LWLockAcquire(&handle->shared->lock, LW_EXCLUSIVE);
 		XtStampTouched(handle);
-		XtUnlock(handle);
+		LWLockRelease(&handle->shared->lock);
 	}
-	touched_pending = false;
 }
 
 static void
@@ -762,6 +763,12 @@ exit_callback(int code, Datum arg)
 	while (scan_refs != NULL)
 		XtScanEnd(scan_refs);
 	exiting = true;
+	if (touched_pending)
+	{
+		/* The transaction is aborted after this, when its handles are gone. */
+		LWLockReleaseAll();
+		stamp_all();
+	}
 	last_handle = NULL;
 	hash_seq_init(&status, handles);
 	while ((handle = hash_seq_search(&status)) != NULL)

@@ -102,13 +102,14 @@ extern void XtUnlock(XtHandle *handle);
 /*
  * After an engine call failed: if it failed with XT_NEED_MEMORY, provides the memory (attaches what
  * other processes have provided, or allocates what is wanted; the latter only under the writer lock)
- * and returns true: repeat the call. False for any other error. Scans meet it too:
+ * and returns true: repeat the call. False for any other error, and, as XT_OUT_OF_MEMORY in `error`, when
+ * there is none to provide. Scans meet it too:
  *
  *		while (!xt_scan_window(ref->scan, tree, &predicate, &error))
  *			if (!XtProvideMemory(ref->handle, &error))
  *				XtReportError(index, &error);
  */
-extern bool XtProvideMemory(XtHandle *handle, const XtError *error);
+extern bool XtProvideMemory(XtHandle *handle, XtError *error);
 
 /* Raises ERROR with SQLSTATE, index name, the engine's message as detail and a hint. */
 extern void XtReportError(Relation index, const XtError *error) pg_attribute_noreturn();

@@ -215,6 +215,15 @@ XtFoldHandle(XtHandle *handle, XtError *error)
 	return ok;
 }
 
+static void
+report_failed_fold(int elevel, Relation index, const XtError *error)
+{
+	ereport(elevel,
+			(errcode(XtSqlState(error->code)),
+			 errmsg("could not fold the log of xtree index \"%s\"", RelationGetRelationName(index)),
+			 errdetail_internal("%s", error->message)));
+}
+
 bool
 XtFold(Relation index)
 {
@@ -223,11 +232,7 @@ XtFold(Relation index)
 	if (XtFoldHandle(XtOpen(index), &error))
 		return true;
 	if (error.code != XT_BUSY)
-		ereport(ERROR,
-				(errcode(XtSqlState(error.code)),
-				 errmsg("could not fold the log of xtree index \"%s\"",
-						RelationGetRelationName(index)),
-				 errdetail_internal("%s", error.message)));
+		report_failed_fold(ERROR, index, &error);
 	return false;
 }
 
@@ -257,6 +262,7 @@ void
 XtAfterChange(Relation index, XtHandle *handle)
 {
 	uint64		bytes = xt_log_bytes(handle->index);
+	XtError		error;
 
 	if (bytes <= (uint64) xtree_max_log_size_kb * 1024)
 	{
@@ -268,8 +274,10 @@ XtAfterChange(Relation index, XtHandle *handle)
 		return;
 	if (XtImagesMayReplay(handle->shared))
 		RequestCheckpoint(CHECKPOINT_CAUSE_XLOG);
-	else if (XtFold(index))
+	else if (XtFoldHandle(handle, &error))
 		return;
+	else if (error.code != XT_BUSY)
+		report_failed_fold(WARNING, index, &error); /* the change itself is done, and safe in the log */
 	/* A checkpoint, a base backup or another fold is in the way: not at every row. */
 	handle->fold_retry_bytes = bytes + (uint64) xtree_log_size_limit_kb * 1024 / 8;
 }
@@ -342,9 +350,12 @@ flush_logs(FlushState *state)
 		xt_sync_files((const char *const *) state->paths, status, state->count);
 		for (int i = 0; i < state->count; i++)
 		{
-			/* Linux reports a failed write-back once, to whoever syncs first. */
+			bool		lost = status[i] == XT_IO_ERROR || status[i] == XT_NO_SPACE;
+
+			/* Linux reports a failed write-back once, to whoever syncs first. What was not tried at all
+			 * (for want of memory) is left to the checkpointer. */
 			if (status[i] != XT_OK && status[i] != XT_NOT_FOUND)
-				ereport(data_sync_elevel(ERROR),
+				ereport(lost ? data_sync_elevel(ERROR) : LOG,
 						(errcode(XtSqlState(status[i])),
 						 errmsg("could not fsync file \"%s\"", state->paths[i])));
 		}
@@ -482,6 +493,29 @@ collect_wanted(XtShared *shared, void *arg)
 	return true;
 }
 
+/* One index that cannot be folded must not keep the worker from the others. */
+static void
+fold_and_go_on(Relation index, const XtRelKey *key)
+{
+	XtHandle   *handle = XtOpenNoError(index);
+	XtError		error;
+
+	if (handle == NULL)
+	{
+		XtShared   *shared = XtSharedLookup(key);
+
+		/* Broken. Nobody can append to it, so nobody needs the fold. */
+		if (shared != NULL)
+		{
+			pg_atomic_write_u32(&shared->fold_wanted, 0);
+			XtSharedRelease(shared);
+		}
+		return;
+	}
+	if (!XtFoldHandle(handle, &error) && error.code != XT_BUSY)
+		report_failed_fold(LOG, index, &error);
+}
+
 /* Folds one index, if it still has these files and nobody holds it exclusively. */
 static void
 fold_one(const XtRelKey *key)
@@ -506,7 +540,7 @@ fold_one(const XtRelKey *key)
 												RelationGetRelationName(index));
 
 				pgstat_report_activity(STATE_RUNNING, activity);
-				(void) XtFold(index);
+				fold_and_go_on(index, key);
 			}
 			relation_close(index, NoLock);
 		}

@@ -45,7 +45,10 @@ $node->safe_psql('postgres', add_rows('t', 4001, 6000));
 verified_backup('folded and inserted');
 verified_files('folded and inserted');
 $node->safe_psql('postgres', 'BEGIN; ' . add_rows('t', 7001, 8000) . 'ROLLBACK');
+# A session that leaves in the middle of a transaction.
+$node->safe_psql('postgres', 'BEGIN; ' . add_rows('t', 8001, 8500));
 verified_backup('rolled back');
+verified_files('rolled back, and left');
 $node->safe_psql('postgres', 'REINDEX TABLE t');
 verified_backup('rebuilt');
 $node->stop('immediate');
