@@ -44,6 +44,7 @@ OBJS = \
 	src/am/xtorder.o \
 	src/am/xtquery.o \
 	src/am/xtregistry.o \
+	src/am/xtrewind.o \
 	src/am/xtscan.o \
 	src/am/xttimeline.o \
 	src/am/xtvacuum.o \

@@ -8,6 +8,9 @@
  * Low-level base backups: between pg_backup_start and the end of its session's backup somebody copies
  * files. The host shows that to nobody but the session itself, so the call is seen when it is about
  * to be made, and the session's state is looked at whenever a transaction ends.
+ *
+ * pg_rewind copies files through an ordinary session, by the function that reads part of a file and does
+ * not mind its absence. A session that has called it counts as a backup until it ends.
  */
 #include "xtregistry.h"
 
@@ -40,7 +43,8 @@
 
 static object_access_hook_type prev_object_access_hook = NULL;
 static ProcessUtility_hook_type prev_ProcessUtility_hook = NULL;
-static bool in_backup = false;	/* this session counts in low_level_backups */
+static bool in_backup = false;	/* this session counts in low_level_backups, */
+static bool copies_files = false;	/* until it ends */
 
 /* --- Low-level base backups ------------------------------------------------------------------- */
 
@@ -55,7 +59,7 @@ leave_backup(void)
 static void
 backup_xact_callback(XactEvent event, void *arg)
 {
-	if (in_backup && (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT) &&
+	if (in_backup && !copies_files && (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT) &&
 		get_backup_status() == SESSION_BACKUP_NONE)
 		leave_backup();
 }
@@ -67,23 +71,46 @@ backup_exit_callback(int code, Datum arg)
 }
 
 static void
-xtree_object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, void *arg)
+enter_backup(void)
 {
 	static bool registered = false;
 
-	if (prev_object_access_hook)
-		prev_object_access_hook(access, classId, objectId, subId, arg);
-	if (access != OAT_FUNCTION_EXECUTE || objectId != F_PG_BACKUP_START || in_backup)
-		return;
 	if (!registered)
 	{
 		RegisterXactCallback(backup_xact_callback, NULL);
 		before_shmem_exit(backup_exit_callback, (Datum) 0);
 		registered = true;
 	}
-	/* Before the function runs: it publishes its redo point only afterwards. */
 	pg_atomic_fetch_add_u32(&xt_registry->low_level_backups, 1);
 	in_backup = true;
+}
+
+/* What has been read of an index's log before a fold does not go with what is read after it. */
+static void
+enter_file_copy(void)
+{
+	if (!in_backup)
+		enter_backup();
+	copies_files = true;
+	while (pg_atomic_read_u32(&xt_registry->folds_running) > 0)
+	{
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(1000L);
+	}
+}
+
+static void
+xtree_object_access(ObjectAccessType access, Oid classId, Oid objectId, int subId, void *arg)
+{
+	if (prev_object_access_hook)
+		prev_object_access_hook(access, classId, objectId, subId, arg);
+	if (access != OAT_FUNCTION_EXECUTE)
+		return;
+	/* Before the function runs: it publishes its redo point only afterwards. */
+	if (objectId == F_PG_BACKUP_START && !in_backup)
+		enter_backup();
+	else if (objectId == F_PG_READ_BINARY_FILE_TEXT_INT8_INT8_BOOL && !copies_files)
+		enter_file_copy();
 }
 
 /* --- Before the host copies files ------------------------------------------------------------- */

@@ -289,7 +289,10 @@ load_locked(XtHandle *handle, XtError *error)
 	if (RecoveryInProgress())
 		pg_atomic_write_u64(&shared->images_lsn, GetXLogReplayRecPtr(NULL));
 	else if (xt_adopted(handle->index))
+	{
+		XtLogAdopted(&handle->key);
 		pg_atomic_write_u64(&shared->images_lsn, GetXLogInsertRecPtr());
+	}
 	if (DataChecksumsEnabled())
 		XtStampTouched(handle);
 	pg_write_barrier();
@@ -531,7 +534,11 @@ XtRedoBroken(XtHandle *handle, const XtError *error)
 	if (!LWLockHeldByMe(&shared->lock))
 		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	if (handle->index != NULL)
+	{
 		marked = xt_mark_broken(handle->index, &mark_error);
+		if (DataChecksumsEnabled())
+			XtStampTouched(handle);
+	}
 	pg_atomic_write_u32(&shared->state, XT_STATE_BROKEN);
 	pg_atomic_write_u32(&shared->fold_wanted, 0);
 	LWLockRelease(&shared->lock);

@@ -96,6 +96,7 @@ XtRegistryStartup(void)
 	pg_atomic_init_u64(&xt_registry->created, 0);
 	pg_atomic_init_u32(&xt_registry->flusher_pgprocno, 0);
 	pg_atomic_init_u32(&xt_registry->low_level_backups, 0);
+	pg_atomic_init_u32(&xt_registry->folds_running, 0);
 	for (int i = 0; i < XT_FOLD_WORKERS_MAX; i++)
 	{
 		pg_atomic_init_u32(&xt_registry->fold_worker_pids[i], 0);

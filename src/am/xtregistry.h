@@ -64,7 +64,8 @@ typedef struct XtRegistry
 
 	pg_atomic_uint64 created;	/* entries ever made, to pace the sweep */
 	pg_atomic_uint32 flusher_pgprocno;	/* 1 + number, 0 if it is not running */
-	pg_atomic_uint32 low_level_backups; /* sessions between pg_backup_start and its end */
+	pg_atomic_uint32 low_level_backups; /* sessions between pg_backup_start and its end, or copying files */
+	pg_atomic_uint32 folds_running;
 
 	/* Fold workers that run: process ids (0: free), and their databases. */
 	pg_atomic_uint32 fold_worker_pids[XT_FOLD_WORKERS_MAX];
@@ -126,6 +127,10 @@ extern void XtStampPage(void *page, BlockNumber block, XLogRecPtr lsn);
 /* After a change was applied. Writer lock held. */
 extern void XtNoteTouched(XtHandle *handle);
 
+/* xtrewind.c */
+/* Marks broken what pg_rewind has mixed. In the postmaster, before anything is opened. */
+extern void XtDistrustRewound(void);
+
 /* xttimeline.c */
 extern void XtTimelineStartup(void);
 extern void XtFillIdentity(const XtRelKey *key, XtIdentity *identity);
@@ -143,6 +148,7 @@ extern XLogRecPtr XtLogAndApplyDelete(Relation index, XtHandle *handle, uint32 t
 extern XLogRecPtr XtLogBuilt(Relation index, uint32 blocks);
 /* Standbys fold here too, so that their copies of the files are at rest as well. */
 extern void XtLogFold(Relation index);
+extern void XtLogAdopted(const XtRelKey *key);
 
 /* xtworker.c */
 extern void XtWorkerRegister(void);

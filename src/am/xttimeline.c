@@ -152,11 +152,14 @@ write_history(void)
 	(void) durable_rename(HISTORY_TEMP_FILE, HISTORY_FILE, FATAL);
 }
 
-/* The redo point in backup_label; false if there is no such file. */
+/*
+ * The redo point in backup_label, and whether pg_rewind has written it; false if there is no such file.
+ */
 static bool
-backup_label_redo(uint64 *redo)
+read_backup_label(uint64 *redo, bool *rewound)
 {
 	FILE	   *file = AllocateFile(BACKUP_LABEL_FILE, "r");
+	char		line[MAXPGPATH];
 	uint32		hi,
 				lo;
 	bool		ok;
@@ -164,6 +167,11 @@ backup_label_redo(uint64 *redo)
 	if (file == NULL)
 		return false;
 	ok = fscanf(file, "START WAL LOCATION: %X/%X", &hi, &lo) == 2;
+	while (ok && fgets(line, sizeof(line), file) != NULL)
+	{
+		if (strcmp(line, "BACKUP METHOD: pg_rewind\n") == 0)
+			*rewound = true;
+	}
 	FreeFile(file);
 	if (!ok)
 		ereport(FATAL,
@@ -173,9 +181,9 @@ backup_label_redo(uint64 *redo)
 	return true;
 }
 
-/* Whether this start will replay WAL, and from where. */
+/* Whether this start will replay WAL, from where, and whether on files that pg_rewind has mixed. */
 static bool
-will_replay(uint64 *redo)
+will_replay(uint64 *redo, bool *rewound)
 {
 	ControlFileData *control;
 	bool		crc_ok;
@@ -190,7 +198,7 @@ will_replay(uint64 *redo)
 	replay = control->state != DB_SHUTDOWNED ||
 		file_exists(STANDBY_SIGNAL) || file_exists(RECOVERY_SIGNAL);
 	pfree(control);
-	return backup_label_redo(redo) || replay;
+	return read_backup_label(redo, rewound) || replay;
 }
 
 /* shmem_startup_hook, before any process can append: in the postmaster, or in a single-user server. */
@@ -199,14 +207,19 @@ XtTimelineStartup(void)
 {
 	uint64		redo = 0;
 	uint32		now = (uint32) time(NULL);
+	bool		rewound = false;
+	bool		replay;
 	bool		known;
 
 	if (IsBootstrapProcessingMode())
 		return;
 	known = read_history();
+	replay = will_replay(&redo, &rewound);
+	if (rewound)
+		XtDistrustRewound();
 	if (!known)
 		xt_registry->timeline = now;
-	else if (will_replay(&redo))
+	else if (replay)
 	{
 		XtTimelineEnd *end;
 

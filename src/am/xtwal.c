@@ -3,7 +3,9 @@
  *
  * The host's WAL is what makes an operation durable, replicates it and brings it back after a crash;
  * the engine's log only shortens the replay to what came after the host's last checkpoint. Records are
- * logical, and carry no block references: XLR_SPECIAL_REL_UPDATE says so to tools that read WAL.
+ * logical, and carry no block references. BUILT and ADOPTED carry XLR_SPECIAL_REL_UPDATE, which makes
+ * pg_rewind refuse: their images name blocks, so it would mix this server's blocks with the other's.
+ * After the others it may go on, since what it makes of the files is judged (xtrewind.c).
  *
  * Redo never stops the server. An index that it cannot follow is marked broken, which costs a REINDEX.
  */
@@ -26,6 +28,7 @@
 #define XLOG_XTREE_DELETE	0x10
 #define XLOG_XTREE_BUILT	0x20
 #define XLOG_XTREE_FOLD		0x30
+#define XLOG_XTREE_ADOPTED	0x40
 
 /* How a key is written: dimensions, or these. In the WAL: DO NOT CHANGE. */
 #define XL_SHAPE_DIMS		0x3f	/* 0: the row's key is NULL */
@@ -76,6 +79,13 @@ typedef struct xl_xtree_fold
 	RelFileNode node;
 } xl_xtree_fold;
 
+/* A copy that the host has made of an index's files, and logged as images, was made an index of its
+ * own. Nothing to redo. In the WAL: DO NOT CHANGE. */
+typedef struct xl_xtree_adopted
+{
+	RelFileNode node;
+} xl_xtree_adopted;
+
 #define XL_TID_BYTES		6
 /* Redo of a fold waits so long for another fold of the same index to end. */
 #define REDO_FOLD_WAITS_MAX	6000
@@ -119,7 +129,7 @@ log_and_apply(Relation index, XtHandle *handle, uint8 info)
 	MyProc->delayChkptFlags |= DELAY_CHKPT_START;
 	START_CRIT_SECTION();
 	if (wal)
-		lsn = XLogInsert(RM_XTREE_ID, info | XLR_SPECIAL_REL_UPDATE);
+		lsn = XLogInsert(RM_XTREE_ID, info);
 	xt_apply(handle->index, lsn);
 	END_CRIT_SECTION();
 	request_log_sync(handle);
@@ -269,7 +279,20 @@ XtLogFold(Relation index)
 	record.node = index->rd_node;
 	XLogBeginInsert();
 	XLogRegisterData((char *) &record, sizeof(record));
-	XLogInsert(RM_XTREE_ID, XLOG_XTREE_FOLD | XLR_SPECIAL_REL_UPDATE);
+	XLogInsert(RM_XTREE_ID, XLOG_XTREE_FOLD);
+}
+
+void
+XtLogAdopted(const XtRelKey *key)
+{
+	xl_xtree_adopted record;
+
+	record.node.spcNode = key->tablespace;
+	record.node.dbNode = key->database;
+	record.node.relNode = key->relation;
+	XLogBeginInsert();
+	XLogRegisterData((char *) &record, sizeof(record));
+	XLogInsert(RM_XTREE_ID, XLOG_XTREE_ADOPTED | XLR_SPECIAL_REL_UPDATE);
 }
 
 /* --- Redo ------------------------------------------------------------------------------------- */
@@ -492,6 +515,8 @@ xtree_redo(XLogReaderState *record)
 			case XLOG_XTREE_FOLD:
 				redo_fold(record);
 				break;
+			case XLOG_XTREE_ADOPTED:
+				break;
 			default:
 				elog(ERROR, "unknown xtree WAL record type %u", info);
 		}
@@ -579,6 +604,8 @@ xtree_identify(uint8 info)
 			return "BUILT";
 		case XLOG_XTREE_FOLD:
 			return "FOLD";
+		case XLOG_XTREE_ADOPTED:
+			return "ADOPTED";
 	}
 	return NULL;
 }

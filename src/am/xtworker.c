@@ -127,6 +127,7 @@ fold_end(int code, Datum arg)
 	if (DataChecksumsEnabled())
 		XtStampTouched(state->handle);
 	XtUnlock(state->handle);
+	pg_atomic_fetch_sub_u32(&xt_registry->folds_running, 1);
 	state->handle->scans--;
 }
 
@@ -206,6 +207,7 @@ XtFoldHandle(XtHandle *handle, XtError *error)
 		return false;
 
 	handle->scans++;			/* keeps the handle and its mappings */
+	pg_atomic_fetch_add_u32(&xt_registry->folds_running, 1);
 	PG_ENSURE_ERROR_CLEANUP(fold_end, PointerGetDatum(&state));
 	{
 		ok = fold_run(&state, capture_lsn, error);

@@ -4,6 +4,7 @@
 
 #include "base/mutex.h"
 #include "capi_internal.h"
+#include "store/rewound.h"
 #include "io/io_queue.h"
 
 using namespace xtree;        // NOLINT: this file is the boundary; its own names all begin with xt.
@@ -177,6 +178,23 @@ bool xt_is_broken(const XtIndex* index) noexcept {
 
 bool xt_mark_broken(XtIndex* index, XtError* error) noexcept {
   return Guard(error, [&] { return index->store.MarkBroken(); });
+}
+
+bool xt_distrust_rewound(const char* data_path, const char* log_path, bool* broken,
+                         XtError* error) noexcept {
+  *broken = false;
+  return Guard(error, [&]() -> Status {
+    bool whole = false;
+    std::string why;
+    const Status status = CheckRewound(data_path, log_path, &whole, &why);
+    if (status.code() == Code::kNotFound) return Status::Ok();
+    XT_RETURN_IF_ERROR(status);
+    if (whole) return Status::Ok();
+    XT_RETURN_IF_ERROR(MarkFileBroken(PosixFileSystem(), data_path));
+    *broken = true;
+    Fill(error, Code::kBroken, why.c_str());
+    return Status::Ok();
+  });
 }
 
 void xt_spec(const XtIndex* index, XtSpec* spec) noexcept {

@@ -152,6 +152,13 @@ XT_API bool xt_adopted(const XtIndex *index) XT_NOEXCEPT;
 XT_API bool xt_is_broken(const XtIndex *index) XT_NOEXCEPT;
 /* W. In shared memory at once; on disk if it can. */
 XT_API bool xt_mark_broken(XtIndex *index, XtError *error) XT_NOEXCEPT;
+/*
+ * Without a handle, for a file that may be an index: its log has been replaced by another server's
+ * (store/rewound.h). Marks it broken on disk unless data file and log prove to belong together; then
+ * `error` says why. False, with XT_IO_ERROR and the like: nothing is known.
+ */
+XT_API bool xt_distrust_rewound(const char *data_path, const char *log_path, bool *broken,
+								XtError *error) XT_NOEXCEPT;
 XT_API void xt_spec(const XtIndex *index, XtSpec *spec) XT_NOEXCEPT;
 XT_API uint64_t xt_applied_lsn(const XtIndex *index) XT_NOEXCEPT;
 /* Entries of a tree, from shared memory: an insertion that was applied before counts. */

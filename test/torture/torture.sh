@@ -13,7 +13,7 @@ failed=0
 prepare_run_area
 CHECK=$BUILD/torture
 rm -rf "$CHECK"
-mkdir -p "$CHECK"
+mkdir -p "$CHECK" "$BUILD/check" # The latter for the logs of what the suites build.
 export TORTURE_MINUTES=${TORTURE_MINUTES:-30} TORTURE_SEED=${TORTURE_SEED:-$(date +%s)}
 say "== seed $TORTURE_SEED"
 

@@ -190,6 +190,7 @@ Status DurableStore::MarkBroken() {
     std::memcpy(static_cast<void*>(&content), block, sizeof(content));
     content.broken = 1;
     WriteSuperblock(content, slot, block);
+    if (track_touched_) stamped_.push_back(slot);
   }
   return fs_->Sync(windows_->path().c_str());
 }
