@@ -2,7 +2,7 @@
 # leaves its logs in $CHECK, names what failed, and sets suite_passed and suite_failed.
 
 # The programs with threads in them; ThreadSanitizer has nothing to say about the others.
-GTESTS_CONCURRENT="io_test segment_test object_test store_test tree_test stress_test"
+GTESTS_CONCURRENT="io_test segment_test object_test store_test tree_test stress_test scale_test"
 
 # run_gtests NAME SANITIZER [PROGRAMS]: builds the engine's tests (default: all) and runs them, as many
 # at a time as there are processors.

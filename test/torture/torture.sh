@@ -27,6 +27,14 @@ failed=$((failed + suite_failed))
 
 suite_passed=0
 suite_failed=0
+say "== 1,200 indexes with 100,800 segments in one process"
+XTREE_SCALE_INDEXES=1200 run_gtests scale "" scale_test
+grep '^  ' "$CHECK/gtest-scale/scale_test.log" 2>/dev/null | sed 's/^/ /'
+passed=$((passed + suite_passed))
+failed=$((failed + suite_failed))
+
+suite_passed=0
+suite_failed=0
 say "== kill loop for $TORTURE_MINUTES minutes"
 if prepare_postgres && prepare_sources; then
 	TAP_SECONDS=$((TORTURE_MINUTES * 60 + 900))

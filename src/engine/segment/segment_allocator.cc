@@ -306,8 +306,9 @@ void SegmentAllocator::FinishAdopt() {
   }
 }
 
-bool SegmentAllocator::ScrubStep(uint32_t segments_max) {
-  for (; segments_max > 0 && shared_->scrubbed < segments(); --segments_max) {
+bool SegmentAllocator::ScrubStep(uint32_t blocks_max) {
+  uint32_t looked_at = 0;
+  while (looked_at < blocks_max && shared_->scrubbed < segments()) {
     const uint32_t segment = shared_->scrubbed;
     SegmentInfo& s = info(segment);
     if (s.flags & kSegmentStale) {
@@ -318,6 +319,7 @@ bool SegmentAllocator::ScrubStep(uint32_t segments_max) {
         if (s.state == SegmentState::kInUse && (s.used[e / 64] >> (e % 64) & 1)) continue;
         std::byte* extent = base + (uint64_t{e} << order) * kBlockBytes;
         const size_t bytes = size_t{kBlockBytes} << order;
+        looked_at += 1u << order;
         // A store into a hole could fail for want of space; but a block that is not zero has space.
         if (!IsZero(extent, bytes)) std::memset(extent, 0, bytes);
       }

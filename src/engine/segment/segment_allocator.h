@@ -87,9 +87,9 @@ class SegmentAllocator {
   // kCorruption if the extent is out of the file, misaligned, or taken by another extent.
   Status MarkUsed(uint32_t block, uint32_t order);
   void FinishAdopt();
-  // Zeroes what a crash left in free blocks of the next `segments_max` stale segments. True when
-  // none is left.
-  bool ScrubStep(uint32_t segments_max);
+  // Zeroes what a crash left in free blocks of the next stale segments, whole segments until at least
+  // `blocks_max` free blocks have been looked at: they may have to be read. True when none is left.
+  bool ScrubStep(uint32_t blocks_max);
 
   // A free extent of 2^order blocks, all zeros, its window mapped. Grows the file if there is none.
   Result<uint32_t> Allocate(uint32_t order);

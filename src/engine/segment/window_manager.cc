@@ -46,6 +46,8 @@ Result<std::byte*> WindowManager::EnsureMapped(uint32_t window) {
   ++mapped_here_;
   if (window >= windows_end_) windows_end_ = window + 1;
   budget_->windows_mapped_.fetch_add(1, std::memory_order_relaxed);
+  budget_->mapped_peak_ = std::max(budget_->mapped_peak_, budget_->windows_mapped());
+  ++budget_->maps_;
   if (budget_->windows_mapped() > budget_->windows_max()) {
     trim_wanted_.store(true, std::memory_order_relaxed);
   }
@@ -132,6 +134,22 @@ bool WindowManager::TryEvict(uint32_t windows_max) {
     budget_->Unlist(this);
   }
   return true;
+}
+
+WindowStats WindowBudget::stats() {
+  MutexLock lock(&mutex_);
+  WindowStats stats;
+  stats.windows_max = windows_max_;
+  stats.mapped = windows_mapped();
+  stats.mapped_peak = mapped_peak_;
+  stats.maps = maps_;
+  stats.evictions = evictions();
+  for (WindowManager* m = lru_head_; m != nullptr; m = m->lru_next_) {
+    const uint32_t pins = m->pins();
+    stats.pins += pins;
+    stats.pinned_handles += pins != 0;
+  }
+  return stats;
 }
 
 void WindowBudget::PushNewest(WindowManager* manager) {

@@ -32,6 +32,18 @@ inline constexpr uint32_t kWindowsMax = 4096;  // 4 TiB an index.
 
 class WindowManager;
 
+// What a process's windows cost: counted since its budget was made, but for `mapped`, `pinned_handles`
+// and `pins`, which are now.
+struct WindowStats {
+  uint32_t windows_max = 0;     // The budget.
+  uint32_t mapped = 0;
+  uint32_t mapped_peak = 0;     // Above the budget if so many were pinned at once.
+  uint32_t pinned_handles = 0;  // Index handles with mapped windows that must stay, and
+  uint32_t pins = 0;            // the scans and operations that hold them.
+  uint64_t maps = 0;
+  uint64_t evictions = 0;       // Windows unmapped to stay within the budget.
+};
+
 // Process-wide limits and the LRU list of index handles with mapped windows.
 class WindowBudget {
  public:
@@ -40,6 +52,7 @@ class WindowBudget {
   uint32_t windows_mapped() const { return windows_mapped_.load(std::memory_order_relaxed); }
   uint64_t evictions() const { return evictions_.load(std::memory_order_relaxed); }
   uint32_t windows_max() const { return windows_max_; }
+  WindowStats stats() XT_EXCLUDES(mutex_);
 
  private:
   friend class WindowManager;
@@ -54,6 +67,8 @@ class WindowBudget {
   WindowManager* lru_tail_ XT_GUARDED_BY(mutex_) = nullptr;
   std::atomic<uint32_t> windows_mapped_{0};
   std::atomic<uint64_t> evictions_{0};
+  uint32_t mapped_peak_ XT_GUARDED_BY(mutex_) = 0;
+  uint64_t maps_ XT_GUARDED_BY(mutex_) = 0;
 };
 
 class WindowManager {

@@ -6,7 +6,6 @@
 
 #include "base/mutex.h"
 #include "checkpoint/checkpoint_coordinator.h"
-#include "io/io_queue.h"
 #include "store/runtime_index.h"
 
 namespace xtree {
@@ -112,7 +111,7 @@ class RuntimeImpl final : public DurableRuntime {
     return readers.For(domain_);
   }
   uint32_t windows_mapped() const override { return budget_.windows_mapped(); }
-  uint64_t window_evictions() const override { return budget_.evictions(); }
+  WindowStats window_stats() override { return budget_.stats(); }
 
  private:
   bool in_memory() const { return options_.mode == DurabilityMode::kInMemory; }
@@ -123,6 +122,7 @@ class RuntimeImpl final : public DurableRuntime {
   }
   Result<bool> Exists(const std::string& path);
   void BackgroundTick();
+  void SyncFiles(std::vector<SyncRequest>* batch) XT_EXCLUDES(queue_mutex_);
 
   const RuntimeOptions options_;
   FileSystem* const fs_;
@@ -263,6 +263,18 @@ Status RuntimeImpl::DropIndex(const std::string& name) {
   return fs_->SyncDirectory(path.c_str());
 }
 
+void RuntimeImpl::SyncFiles(std::vector<SyncRequest>* batch) {
+  MutexLock lock(&queue_mutex_);
+  if (options_.queue != nullptr) {
+    options_.queue->SyncAll(batch);
+  } else if (options_.fs != nullptr) {
+    for (SyncRequest& request : *batch) request.status = fs_->Sync(request.path.c_str());
+  } else {
+    if (queue_ == nullptr) queue_ = NewIoQueue(nullptr);
+    queue_->SyncAll(batch);
+  }
+}
+
 Status RuntimeImpl::CommitAll() {
   struct Pending {
     std::shared_ptr<DurableIndex> index;
@@ -290,16 +302,7 @@ Status RuntimeImpl::CommitAll() {
     for (std::string& path : paths) batch.push_back(SyncRequest{std::move(path), Status()});
   }
   if (options_.mode == DurabilityMode::kEventual || batch.empty()) return result;
-  {
-    MutexLock lock(&queue_mutex_);
-    if (options_.fs != nullptr) {
-      // A file system of the caller's own: the queue would go past it.
-      for (SyncRequest& request : batch) request.status = fs_->Sync(request.path.c_str());
-    } else {
-      if (queue_ == nullptr) queue_ = NewIoQueue(nullptr);
-      queue_->SyncAll(&batch);
-    }
-  }
+  SyncFiles(&batch);
   for (Pending& p : pending) {
     if (p.mark == 0) continue;
     Status status;

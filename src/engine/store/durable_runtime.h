@@ -27,6 +27,7 @@
 #include "base/status.h"
 #include "io/clock.h"
 #include "io/file_system.h"
+#include "io/io_queue.h"
 #include "store/durable_store.h"
 
 namespace xtree {
@@ -43,6 +44,9 @@ struct RuntimeOptions {
   bool background_checkpoints = true;
   FileSystem* fs = nullptr;               // Null: PosixFileSystem().
   Clock* clock = nullptr;                 // Null: SystemClock().
+  // Syncs what CommitAll has to. Null: one of its own, or the calls of `fs` if that is given, which a
+  // queue would go past. Borrowed; used by one thread at a time.
+  IoQueue* queue = nullptr;
 };
 
 class Index {
@@ -80,7 +84,7 @@ class DurableRuntime {
   virtual Status CommitAll() = 0;         // One batch for all dirty logs.
   virtual EpochReader* reader() = 0;      // This thread's; null if 512 others have one already.
   virtual uint32_t windows_mapped() const = 0;
-  virtual uint64_t window_evictions() const = 0;
+  virtual WindowStats window_stats() = 0;
 };
 
 }  // namespace xtree

@@ -101,8 +101,20 @@ TEST(WindowManager, GoesOverTheBudgetRatherThanUnmapAPinnedWindow) {
     ASSERT_TRUE(handle->EnsureMapped(0).ok());
   }
   EXPECT_EQ(h.budget.windows_mapped(), 4u);
+  WindowStats stats = h.budget.stats();
+  EXPECT_EQ(stats.windows_max, 2u);
+  EXPECT_EQ(stats.mapped, 4u);
+  EXPECT_EQ(stats.pinned_handles, 4u);
+  EXPECT_EQ(stats.pins, 4u);
+  EXPECT_EQ(stats.evictions, 0u);
   pins.clear();
   EXPECT_EQ(h.budget.windows_mapped(), 2u);
+  stats = h.budget.stats();
+  EXPECT_EQ(stats.mapped, 2u);
+  EXPECT_EQ(stats.mapped_peak, 4u);
+  EXPECT_EQ(stats.pins, 0u);
+  EXPECT_EQ(stats.maps, 4u);
+  EXPECT_EQ(stats.evictions, 2u);
 }
 
 TEST(WindowManager, OneIndexLargerThanTheBudgetReturnsToItWhenItIsUnpinned) {

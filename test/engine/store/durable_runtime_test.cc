@@ -311,7 +311,7 @@ TEST_F(DurableRuntimeTest, OneBatchCommitsManyIndexesWithinFewWindowsAndDescript
   const Status status = runtime->CommitAll();
   ASSERT_TRUE(status.ok()) << status.message();
   EXPECT_LE(runtime->windows_mapped(), 18u);
-  EXPECT_GT(runtime->window_evictions(), 0u);
+  EXPECT_GT(runtime->window_stats().evictions, 0u);
   const auto descriptors = std::distance(fs::directory_iterator("/proc/self/fd"),
                                          fs::directory_iterator());
   EXPECT_LT(descriptors, 20);
