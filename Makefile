@@ -35,7 +35,9 @@ OBJS = \
 	src/am/xtbuild.o \
 	src/am/xtcompare.o \
 	src/am/xtcost.o \
+	src/am/xtfilter.o \
 	src/am/xtfuncs.o \
+	src/am/xtgrace.o \
 	src/am/xthandler.o \
 	src/am/xthooks.o \
 	src/am/xtinsert.o \
@@ -44,6 +46,7 @@ OBJS = \
 	src/am/xtorder.o \
 	src/am/xtquery.o \
 	src/am/xtregistry.o \
+	src/am/xtreturn.o \
 	src/am/xtrewind.o \
 	src/am/xtscan.o \
 	src/am/xttimeline.o \

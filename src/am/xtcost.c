@@ -12,11 +12,13 @@
 #include <math.h>
 
 #include "access/genam.h"
+#include "access/xlog.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/cost.h"
 #include "optimizer/optimizer.h"
 #include "utils/lsyscache.h"
 #include "utils/selfuncs.h"
+#include "utils/spccache.h"
 
 #include "xtree.h"
 
@@ -146,6 +148,29 @@ tree_fraction(PlannerInfo *root, IndexPath *path, double *fraction)
 	return ok && *fraction >= 0.0 && *fraction <= 1.0;
 }
 
+/*
+ * Turns an index-only path into one that reads the heap. Where the planner can make an index-only scan
+ * it makes no other, and it asks nobody but amcanreturn: not at all for a query that needs no column,
+ * and not about an order. On a standby index-only scans are not safe (xtgrace.c), and in an ordered
+ * scan the executor does not sort again what comes with a lower bound of its distance. The path is not
+ * costed further than its index yet; the caller has decided that pages which are all visible cost
+ * nothing, so they are added here.
+ */
+static void
+make_plain_scan(PlannerInfo *root, IndexPath *path, double loop_count, GenericCosts *costs)
+{
+	RelOptInfo *rel = path->indexinfo->rel;
+	const double loops = Max(loop_count, 1.0);
+	const double rows = clamp_row_est(costs->indexSelectivity * rel->tuples);
+	const double pages = index_pages_fetched(rows * loops, rel->pages,
+											 (double) path->indexinfo->pages, root) / loops;
+	double		page_cost;
+
+	get_tablespace_page_costs(rel->reltablespace, &page_cost, NULL);
+	costs->indexTotalCost += pages * rel->allvisfrac * page_cost;
+	path->path.pathtype = T_IndexScan;
+}
+
 void
 xtcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 			   Cost *indexStartupCost, Cost *indexTotalCost,
@@ -179,12 +204,8 @@ xtcostestimate(PlannerInfo *root, IndexPath *path, double loop_count,
 	costs.indexStartupCost += descent_cost;
 	costs.indexTotalCost += descent_cost;
 
-	/* Proposed for queries that need no column; never to be chosen (see xtrescan). */
-	if (path->path.pathtype == T_IndexOnlyScan)
-	{
-		costs.indexStartupCost += 100.0 * disable_cost;
-		costs.indexTotalCost += 100.0 * disable_cost;
-	}
+	if (path->path.pathtype == T_IndexOnlyScan && (path->indexorderbys != NIL || RecoveryInProgress()))
+		make_plain_scan(root, path, loop_count, &costs);
 
 	*indexStartupCost = costs.indexStartupCost;
 	*indexTotalCost = Max(costs.indexTotalCost, costs.indexStartupCost);

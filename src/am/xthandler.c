@@ -205,7 +205,7 @@ xthandler(PG_FUNCTION_ARGS)
 	amroutine->aminsert = xtinsert;
 	amroutine->ambulkdelete = xtbulkdelete;
 	amroutine->amvacuumcleanup = xtvacuumcleanup;
-	amroutine->amcanreturn = NULL;
+	amroutine->amcanreturn = xtcanreturn;
 	amroutine->amcostestimate = xtcostestimate;
 	amroutine->amoptions = xtoptions;
 	amroutine->amproperty = NULL;

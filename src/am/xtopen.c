@@ -681,6 +681,7 @@ void
 XtScanEnd(XtScanRef *ref)
 {
 	xt_scan_free(ref->scan);
+	XtPinRelease(ref);
 	Assert(ref->handle->scans > 0);
 	ref->handle->scans--;
 	if (ref->prev != NULL)

@@ -135,7 +135,7 @@ box_is_finite(const BOX *box)
 static void
 point_in_polygon(XtQuery *query, const BOX *bound)
 {
-	query->recheck = true;
+	query->filter = true;
 	if (!box_is_finite(bound))
 		return;
 	XtRestrictMin(query, CORNER_BOTH, 0, bound->low.x - MARGIN_ABSOLUTE);
@@ -168,7 +168,7 @@ point_in_circle(XtQuery *query, const CIRCLE *circle)
 	BOX			bound;
 	double		margin;
 
-	query->recheck = true;
+	query->filter = true;
 	if (!circle_is_finite(circle))
 		return;
 	margin = circle_bound(circle, &bound);
@@ -433,6 +433,7 @@ XtBuildQuery(const XtSpec *spec, ScanKey keys, int nkeys, XtQuery *query)
 	query->ordered = true;
 	query->unordered = true;
 	query->nulls = true;
+	query->filter = false;
 	query->recheck = false;
 
 	for (int i = 0; i < nkeys; i++)

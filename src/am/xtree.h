@@ -124,12 +124,22 @@ typedef struct XtScanRef
 	XtScan	   *scan;
 	XtHandle   *handle;
 	void	   *owner;			/* ResourceOwner that frees it */
+	int			pin;			/* private to xtgrace.c; 0: none */
 	struct XtScanRef *prev;
 	struct XtScanRef *next;
 } XtScanRef;
 
 extern XtScanRef *XtScanBegin(Relation index, XtHandle *handle);
 extern void XtScanEnd(XtScanRef *ref);
+
+/*
+ * xtgrace.c: while a scan has a pin, no row id that it may read from the index is given to another
+ * row. Before the engine's scan begins; goes with the scan. One is enough for several engine scans in
+ * turn.
+ */
+extern void XtPinTake(XtScanRef *ref);
+/* When the row ids that were read have been used. Nothing if there is no pin. */
+extern void XtPinRelease(XtScanRef *ref);
 
 /* --- Keys (xtopclass.c) ----------------------------------------------------------------------- */
 /* What the index's columns store; leaf_fill_percent from reloptions. */
@@ -151,13 +161,27 @@ typedef struct XtQuery
 	bool		ordered;		/* false: none of them */
 	bool		unordered;		/* these must be rechecked always: the engine cannot tell */
 	bool		nulls;
-	bool		recheck;		/* the predicate lets through more than the keys do */
+	bool		filter;			/* the predicate lets through more than some keys, for XtFilter */
+	bool		recheck;		/* the predicate lets through more than the other keys do */
 } XtQuery;
 
 /* REQUIRES: the keys are on the index's only column. Unknown functions restrict nothing. */
 extern void XtBuildQuery(const XtSpec *spec, ScanKey keys, int nkeys, XtQuery *query);
 /* The interval of one-dimensional XT_TREE_NULL that holds the unordered or the NULL rows. */
 extern void XtNullTreePredicate(bool unordered, XtPredicate *predicate);
+
+/* xtfilter.c: point <@ polygon and point <@ circle, decided by the key. As many keys as are usual. */
+#define XT_FILTER_KEYS_MAX		4
+typedef struct XtFilter XtFilter;
+
+/* In the current memory context. */
+extern XtFilter *XtFilterCreate(void);
+/* For the keys of a new rescan; the index is of points. False: some need a recheck nevertheless. */
+extern bool XtFilterSet(XtFilter *filter, ScanKey keys, int nkeys);
+/* Keeps the rows of a batch that match, in their order; returns how many. keys_hi and distances may
+ * be NULL. */
+extern int	XtFilterApply(XtFilter *filter, uint64 *record_ids, double *keys_lo, double *keys_hi,
+						  double *distances, int count);
 
 typedef enum XtOrderKind
 {
@@ -187,6 +211,18 @@ extern void XtBuildOrder(const XtSpec *spec, ScanKey key, XtOrder *order);
  */
 extern double XtDistanceBound(const XtSpec *spec, const XtOrder *order, double distance,
 							  const double *lo, const double *hi, bool *exact);
+
+/* --- Index-only scans (xtreturn.c) ------------------------------------------------------------- */
+typedef struct XtReturn XtReturn;
+
+/* In the current memory context. */
+extern XtReturn *XtReturnCreate(Relation index);
+/* Set scan->xs_itup, valid until the next row, for the row in scan->xs_heaptid: with this key; NULL; */
+extern void XtReturnKey(XtReturn *ret, IndexScanDesc scan, const double *lo, const double *hi);
+extern void XtReturnNull(XtReturn *ret, IndexScanDesc scan);
+/* or with a value that only the heap has. False: the snapshot does not see the row. */
+extern bool XtReturnFromHeap(XtReturn *ret, IndexScanDesc scan);
+extern void XtReturnFree(XtReturn *ret);
 
 /* --- Record ids: a heap TID as 48 bits, block << 16 | offset; sorts as TIDs do ----------------- */
 static inline uint64
@@ -232,6 +268,8 @@ extern char *xtbuildphasename(int64 phasenum);
 /* xtopclass.c */
 extern bool xtvalidate(Oid opclassoid);
 extern void xtadjustmembers(Oid opfamilyoid, Oid opclassoid, List *operators, List *functions);
+/* xtreturn.c */
+extern bool xtcanreturn(Relation index, int attno);
 /* xtscan.c */
 extern IndexScanDesc xtbeginscan(Relation index, int nkeys, int norderbys);
 extern void xtrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int norderbys);

@@ -73,6 +73,7 @@ XtRegistryRequest(void)
 {
 	RequestAddinShmemSpace(XtRegistryBytes());
 	RequestAddinShmemSpace(xt_epoch_shared_bytes(epoch_slots()));
+	RequestAddinShmemSpace(XtGraceBytes());
 	RequestNamedLWLockTranche(XTREE_LWLOCK_TRANCHE, 1);
 }
 
@@ -86,6 +87,7 @@ XtRegistryStartup(void)
 	void	   *place;
 
 	xt_registry = ShmemInitStruct("xtree registry", XtRegistryBytes(), &found);
+	XtGraceStartup();
 	epoch_shared = ShmemInitStruct("xtree epochs", xt_epoch_shared_bytes(epoch_slots()), &found);
 	if (found)
 		return;
@@ -197,6 +199,7 @@ make_shared(const XtRelKey *key)
 	pg_atomic_init_u64(&shared->generation, 1);
 	pg_atomic_init_u32(&shared->log_dirty, 0);
 	pg_atomic_init_u32(&shared->fold_wanted, 0);
+	pg_atomic_init_u64(&shared->removals, 0);
 	pg_atomic_init_u64(&shared->images_lsn, 0);
 	LWLockInitialize(&shared->lock, xt_registry->tranche_id);
 	return self;

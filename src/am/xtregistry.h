@@ -46,6 +46,7 @@ struct XtShared
 	pg_atomic_uint64 generation;	/* bumped whenever the engine's shared memory is emptied */
 	pg_atomic_uint32 log_dirty; /* appended to since the flusher last looked */
 	pg_atomic_uint32 fold_wanted;	/* the log has passed its soft limit */
+	pg_atomic_uint64 removals;	/* operations of VACUUM that removed entries (xtgrace.c) */
 	pg_atomic_uint64 images_lsn;	/* end of the WAL that has images of the files; 0 if no redo point
 								 * can lie before it any more (XtImagesMayReplay) */
 
@@ -97,6 +98,17 @@ extern void XtSharedReset(XtShared *shared);
 extern void XtRegistrySweep(void);
 /* Calls `callback` with a reference to each entry, holding no registry lock; it must not release it. */
 extern void XtRegistryForEach(bool (*callback) (XtShared *shared, void *arg), void *arg);
+
+/* xtgrace.c */
+extern Size XtGraceBytes(void);
+extern void XtGraceStartup(void);
+/* Right after entries were removed for VACUUM and published. Writer lock held. */
+extern void XtNoteRemoval(XtShared *shared);
+/*
+ * Returns when no scan with a pin (XtPinTake) is left that may have read an entry removed before.
+ * May take as long as the scan's transaction. No LWLock held.
+ */
+extern void XtAwaitPins(XtShared *shared);
 
 /* xtopen.c */
 extern void XtKeyOfRelation(Relation index, XtRelKey *key);

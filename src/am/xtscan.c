@@ -11,9 +11,9 @@
  * direction, to which the host's distance is not the geometric one (from (-10,0) it finds the box
  * from (1,1) to infinity 2 away). NULL rows come last, with NULL distances.
  *
- * Under a snapshot that is not MVCC (exclusion constraints), a record id may have been vacuumed and
- * given to another row between the batch and the fetch, so every row is rechecked. Without keys there
- * is nothing to recheck (CLUSTER, which holds VACUUM off).
+ * Index-only scans, and scans under snapshots that are not MVCC (exclusion constraints), hold a pin from
+ * before they read the index until their last row has been used: meanwhile VACUUM gives no record id
+ * of theirs to another row (xtgrace.c).
  */
 #include "postgres.h"
 
@@ -21,9 +21,11 @@
 
 #include "access/genam.h"
 #include "access/relscan.h"
+#include "access/xlog.h"
 #include "miscadmin.h"
 #include "nodes/tidbitmap.h"
 #include "pgstat.h"
+#include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
 #include "xtree.h"
@@ -68,10 +70,12 @@ typedef struct XtScanOpaqueData
 	int			count;
 	int			next;
 	uint64	   *record_ids;
-	double	   *distances;		/* ordered scans only, as are the keys */
-	double	   *keys_lo;
+	double	   *distances;		/* ordered scans only */
+	double	   *keys_lo;		/* where they are needed; NULL before the first such rescan */
 	double	   *keys_hi;
 	ItemPointer tids;			/* bitmap scans only */
+	XtFilter   *filter;			/* NULL before the first rescan that has one */
+	XtReturn   *returns;		/* index-only scans only */
 } XtScanOpaqueData;
 
 typedef XtScanOpaqueData *XtScanOpaque;
@@ -105,16 +109,37 @@ stop_engine(XtScanOpaque so)
 }
 
 static void
-allocate_batch(XtScanOpaque so, int dims)
+allocate_batch(IndexScanDesc scan, int dims)
 {
+	XtScanOpaque so = (XtScanOpaque) scan->opaque;
+
 	if (so->record_ids == NULL)
 		so->record_ids = palloc(sizeof(uint64) * XT_SCAN_BATCH_MIN);
 	if (so->walks_nearest && so->distances == NULL)
-	{
 		so->distances = palloc(sizeof(double) * XT_SCAN_BATCH_MIN);
+	if ((so->walks_nearest || so->query.filter || scan->xs_want_itup) && so->keys_lo == NULL)
+	{
 		so->keys_lo = palloc(sizeof(double) * XT_SCAN_BATCH_MIN * dims);
 		so->keys_hi = palloc(sizeof(double) * XT_SCAN_BATCH_MIN * dims);
 	}
+}
+
+static void
+set_filter(IndexScanDesc scan)
+{
+	XtScanOpaque so = (XtScanOpaque) scan->opaque;
+
+	if (so->ref->handle->spec.kind != XT_POINT)
+	{
+		/* Some operator class's own idea of these functions. */
+		so->query.filter = false;
+		so->query.recheck = true;
+		return;
+	}
+	if (so->filter == NULL)
+		so->filter = XtFilterCreate();
+	if (!XtFilterSet(so->filter, scan->keyData, scan->numberOfKeys))
+		so->query.recheck = true;
 }
 
 void
@@ -122,14 +147,11 @@ xtrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 {
 	XtScanOpaque so = (XtScanOpaque) scan->opaque;
 	const XtSpec *spec;
+	MemoryContext oldcontext;
 
-	/*
-	 * The planner makes index-only scans of queries that need no column at all, whatever amcanreturn
-	 * says; xtcostestimate makes sure that it never chooses one. Here it would be wrong: a row removed
-	 * by VACUUM after the batch was read could be taken for visible, on the visibility map's word.
-	 */
-	if (scan->xs_want_itup)
-		elog(ERROR, "xtree does not support index-only scans");
+	/* xtcostestimate sees to this. */
+	if (scan->xs_want_itup && (scan->numberOfOrderBys > 0 || RecoveryInProgress()))
+		elog(ERROR, "xtree does not support this index-only scan");
 
 	if (keys && scan->numberOfKeys > 0)
 		memmove(scan->keyData, keys, scan->numberOfKeys * sizeof(ScanKeyData));
@@ -139,9 +161,18 @@ xtrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 	if (so->ref == NULL)
 		so->ref = XtScanBegin(scan->indexRelation, XtOpen(scan->indexRelation));
 	stop_engine(so);
+	XtPinRelease(so->ref);
 	spec = &so->ref->handle->spec;
 
 	XtBuildQuery(spec, scan->keyData, scan->numberOfKeys, &so->query);
+	oldcontext = MemoryContextSwitchTo(GetMemoryChunkContext(so));
+	if (so->query.filter)
+		set_filter(scan);
+	if (scan->xs_want_itup && so->returns == NULL)
+	{
+		so->returns = XtReturnCreate(scan->indexRelation);
+		scan->xs_itupdesc = RelationGetDescr(scan->indexRelation);
+	}
 	so->walks_nearest = false;
 	so->splits_unbounded = false;
 	for (int i = 0; i < scan->numberOfOrderBys; i++)
@@ -152,7 +183,8 @@ xtrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 		so->splits_unbounded = so->order.kind == XT_ORDER_BOX || so->order.kind == XT_ORDER_BOUND;
 		so->walks_nearest = so->splits_unbounded || so->order.kind == XT_ORDER_EXACT;
 	}
-	allocate_batch(so, spec->dims);
+	allocate_batch(scan, spec->dims);
+	MemoryContextSwitchTo(oldcontext);
 	so->nearest_batch = NEAREST_BATCH_MIN;
 	so->stage = STAGE_START;
 }
@@ -226,6 +258,8 @@ begin_engine_scan(IndexScanDesc scan)
 	XtError		error;
 	bool		ok;
 
+	if (scan->xs_want_itup || !IsMVCCSnapshot(scan->xs_snapshot))
+		XtPinTake(ref);
 	do
 	{
 		if (so->walks_nearest && so->stage == STAGE_ORDERED)
@@ -238,54 +272,71 @@ begin_engine_scan(IndexScanDesc scan)
 	so->running = true;
 }
 
+/* Reads on in the engine's scan of this stage; the batch may be empty. False: that is at its end. */
+static bool
+fetch_batch(IndexScanDesc scan)
+{
+	XtScanOpaque so = (XtScanOpaque) scan->opaque;
+	const bool	ordered = so->stage == STAGE_ORDERED;	/* the other trees have no keys to look at */
+	const bool	nearest = ordered && so->walks_nearest;
+	const bool	filter = ordered && so->query.filter;
+	const bool	keys = nearest || filter || (ordered && so->returns != NULL);
+	uint32		capacity = XT_SCAN_BATCH_MIN;
+	XtError		error;
+	int			n;
+
+	if (nearest)
+	{
+		capacity = so->nearest_batch;
+		so->nearest_batch = Min(capacity * 2, XT_SCAN_BATCH_MIN);
+	}
+	do
+	{
+		n = xt_scan_next(so->ref->scan, so->record_ids,
+						 keys ? so->keys_lo : NULL, keys ? so->keys_hi : NULL,
+						 nearest ? so->distances : NULL, capacity, false, &error);
+	} while (n < 0 && XtProvideMemory(so->ref->handle, &error));
+	if (n < 0)
+		XtReportError(scan->indexRelation, &error);
+	if (n == 0)
+		return false;
+	if (filter)
+		n = XtFilterApply(so->filter, so->record_ids, so->keys_lo, so->keys_hi,
+						  nearest ? so->distances : NULL, n);
+
+	/*
+	 * Rows of one heap page one after the other, so that it is pinned once. The order of the tree stays
+	 * in a scan of everything, since CLUSTER is after that, and where the heap is rarely looked at.
+	 */
+	if (!nearest && so->returns == NULL && scan->numberOfKeys > 0)
+		sort_record_ids(so->record_ids, n);
+	so->count = n;
+	return true;
+}
+
 /* Fetches the next batch that has rows. False: the scan is over. */
 static bool
 next_batch(IndexScanDesc scan)
 {
 	XtScanOpaque so = (XtScanOpaque) scan->opaque;
-	XtError		error;
 
 	so->count = so->next = 0;
 	for (;;)
 	{
-		bool		nearest;
-		uint32		capacity = XT_SCAN_BATCH_MIN;
-		int			n;
-
 		CHECK_FOR_INTERRUPTS();
 		if (!so->running)
 		{
 			if (!next_stage(scan))
+			{
+				XtPinRelease(so->ref);
 				return false;
+			}
 			begin_engine_scan(scan);
 		}
-		nearest = so->walks_nearest && so->stage == STAGE_ORDERED;
-		if (nearest)
-		{
-			capacity = so->nearest_batch;
-			so->nearest_batch = Min(capacity * 2, XT_SCAN_BATCH_MIN);
-		}
-		do
-		{
-			n = xt_scan_next(so->ref->scan, so->record_ids,
-							 nearest ? so->keys_lo : NULL, nearest ? so->keys_hi : NULL,
-							 nearest ? so->distances : NULL, capacity, false, &error);
-		} while (n < 0 && XtProvideMemory(so->ref->handle, &error));
-		if (n < 0)
-			XtReportError(scan->indexRelation, &error);
-		if (n > 0)
-		{
-			so->count = n;
-
-			/*
-			 * Rows of one heap page one after the other, so that it is pinned once. A scan of everything
-			 * keeps the order of the tree: CLUSTER is after that.
-			 */
-			if (!nearest && scan->numberOfKeys > 0)
-				sort_record_ids(so->record_ids, n);
+		if (!fetch_batch(scan))
+			stop_engine(so);
+		else if (so->count > 0)
 			return true;
-		}
-		stop_engine(so);
 	}
 }
 
@@ -294,7 +345,7 @@ must_recheck(IndexScanDesc scan)
 {
 	XtScanOpaque so = (XtScanOpaque) scan->opaque;
 
-	return scan->numberOfKeys > 0 && (so->recheck || !IsMVCCSnapshot(scan->xs_snapshot));
+	return scan->numberOfKeys > 0 && so->recheck;
 }
 
 /* --- Plain and ordered scans ------------------------------------------------------------------ */
@@ -357,6 +408,22 @@ set_order_values(IndexScanDesc scan, int row)
 	}
 }
 
+/* For an index-only scan, the value of row `row` of the batch. False: nobody sees the row. */
+static bool
+set_index_tuple(IndexScanDesc scan, int row)
+{
+	XtScanOpaque so = (XtScanOpaque) scan->opaque;
+	const int	dims = so->ref->handle->spec.dims;
+
+	if (so->stage == STAGE_UNORDERED)
+		return XtReturnFromHeap(so->returns, scan);
+	if (so->stage == STAGE_NULLS)
+		XtReturnNull(so->returns, scan);
+	else
+		XtReturnKey(so->returns, scan, so->keys_lo + row * dims, so->keys_hi + row * dims);
+	return true;
+}
+
 bool
 xtgettuple(IndexScanDesc scan, ScanDirection dir)
 {
@@ -365,14 +432,16 @@ xtgettuple(IndexScanDesc scan, ScanDirection dir)
 	if (dir != ForwardScanDirection)
 		elog(ERROR, "xtree only supports forward scans");
 
-	if (so->next >= so->count && !next_batch(scan))
-		return false;
-
-	XtRecordTid(so->record_ids[so->next], &scan->xs_heaptid);
+	do
+	{
+		if (so->next >= so->count && !next_batch(scan))
+			return false;
+		XtRecordTid(so->record_ids[so->next], &scan->xs_heaptid);
+		if (scan->numberOfOrderBys > 0)
+			set_order_values(scan, so->next);
+		so->next++;
+	} while (so->returns != NULL && !set_index_tuple(scan, so->next - 1));
 	scan->xs_recheck = must_recheck(scan);
-	if (scan->numberOfOrderBys > 0)
-		set_order_values(scan, so->next);
-	so->next++;
 	return true;
 }
 
@@ -403,5 +472,7 @@ xtendscan(IndexScanDesc scan)
 
 	if (so->ref != NULL)
 		XtScanEnd(so->ref);
+	if (so->returns != NULL)
+		XtReturnFree(so->returns);
 	pfree(so);
 }

@@ -74,6 +74,7 @@ delete_dead(VacuumState *state, uint32 tree)
 		XLogRecPtr	lsn = XtLogAndApplyDelete(state->index, handle, tree, state->bound_lo,
 											  state->bound_hi, state->dead, state->dead_count);
 
+		XtNoteRemoval(handle->shared);
 		state->last_lsn = Max(state->last_lsn, lsn);
 	}
 	XtUnlock(handle);
@@ -194,6 +195,7 @@ xtbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
 	 */
 	if (!XLogRecPtrIsInvalid(state->last_lsn))
 		XLogFlush(state->last_lsn);
+	XtAwaitPins(state->handle->shared);
 	fill_stats(state->handle, stats);
 	pfree(state->keys_lo);
 	pfree(state->keys_hi);
