@@ -2,30 +2,41 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <limits>
+
+#include "tree/compaction.h"
 
 namespace xtree {
 
 // What a node is to become.
 struct TreeDeletion::Draft {
-  explicit Draft(uint32_t dims) : entries(dims) {}
+  Draft(uint32_t dims, const NodeRef& node)
+      : ref(node), level(node.node->level), split_dims(node.node->split_dims), entries(dims) {}
+
+  // A child of a slight inner node in or below which something changes.
+  struct Child {
+    uint32_t entry;
+    bool shrinks;             // To `box`.
+    Box32 box;
+    std::unique_ptr<Draft> draft;
+  };
 
   NodeRef ref;                // The version that it starts from, and the NodeID that stays.
-  uint32_t level = 0;
-  uint32_t split_dims = 0;
-  EntryList entries;
-  // Inner nodes: for each entry, the child's draft if something changes in or below it.
-  std::vector<std::unique_ptr<Draft>> children;
+  uint32_t level;
+  uint32_t split_dims;
   bool changed = false;       // The node itself needs a new version.
+  bool full = false;
 
-  Box32 Bounds() const {
-    Box32 box;
-    box.Clear(entries.dims());
-    for (uint32_t i = 0; i < entries.size(); ++i) {
-      box.Extend(entries.dims(), Box32::Around(entries.dims(), entries.lo(i), entries.hi(i)));
-    }
-    return box;
-  }
+  // Slight leaves.
+  LeafEntries removed;
+  uint32_t remain = 0;
+  bool shrinks = false;       // The box around what remains may be smaller than that of the node.
+  // Slight inner nodes.
+  std::vector<Child> changes;
+  // Full ones. Inner nodes have for each entry the child's draft, if something changes there.
+  EntryList entries;
+  std::vector<std::unique_ptr<Draft>> children;
 };
 
 TreeDeletion::~TreeDeletion() = default;
@@ -51,6 +62,14 @@ bool Intersects(uint32_t dims, const Box32& a, const Box32& b) {
   return true;
 }
 
+// Whether a box reaches the edge of the one around it, so that the latter may shrink without it.
+bool TouchesEdge(uint32_t dims, const Box32& box, const Box32& around) {
+  for (uint32_t d = 0; d < dims; ++d) {
+    if (box.lo[d] <= around.lo[d] || box.hi[d] >= around.hi[d]) return true;
+  }
+  return false;
+}
+
 // How much the margin of `partner` grows to contain `box` too.
 double Growth(uint32_t dims, const Box32& partner, const Box32& box) {
   double growth = 0;
@@ -63,12 +82,21 @@ double Growth(uint32_t dims, const Box32& partner, const Box32& box) {
 
 }  // namespace
 
+void RecordIdFilter::Build(const uint64_t* record_ids, uint32_t count) {
+  std::memset(words_, 0, sizeof(words_));
+  for (uint32_t i = 0; i < count; ++i) {
+    const uint64_t bit = Bit(record_ids[i]);
+    words_[bit / 64] |= uint64_t{1} << (bit % 64);
+  }
+}
+
 Status TreeDeletion::Prepare(const Key& bound, const uint64_t* record_ids, uint32_t count,
                              uint32_t* found) {
   const uint32_t dims = change_.spec().dims;
   XT_ASSERT(std::is_sorted(record_ids, record_ids + count));
   record_ids_ = record_ids;
   record_count_ = count;
+  filter_.Build(record_ids, count);
   found_ = 0;
   freed_.clear();
   for (uint32_t d = 0; d < dims; ++d) {
@@ -97,22 +125,7 @@ Result<std::unique_ptr<TreeDeletion::Draft>> TreeDeletion::DraftNode(const NodeR
   return ref.node->level == 0 ? DraftLeaf(ref) : DraftInner(ref);
 }
 
-std::unique_ptr<TreeDeletion::Draft> TreeDeletion::ReadDraft(const NodeRef& ref) const {
-  auto draft = std::make_unique<Draft>(change_.spec().dims);
-  draft->ref = ref;
-  draft->level = ref.node->level;
-  draft->split_dims = ref.node->split_dims;
-  change_.layout(draft->level).ReadAll(ref.node, &draft->entries);
-  if (draft->level > 0) draft->children.resize(draft->entries.size());
-  return draft;
-}
-
-bool TreeDeletion::IsDeleted(const NodeLayout& layout, const BlockHeader* leaf,
-                             uint32_t entry) const {
-  const uint64_t id = layout.Id(leaf, entry);
-  if (!std::binary_search(record_ids_, record_ids_ + record_count_, id)) return false;
-  double lo[kDimsMax], hi[kDimsMax];
-  layout.ReadKey(leaf, entry, lo, hi);
+bool TreeDeletion::IsInBound(const NodeLayout& layout, const double* lo, const double* hi) const {
   for (uint32_t d = 0; d < layout.dims; ++d) {
     const bool nan = std::isnan(lo[d]) || std::isnan(hi[d]);
     const double key_lo = nan ? -kInfinity : lo[d];
@@ -122,67 +135,154 @@ bool TreeDeletion::IsDeleted(const NodeLayout& layout, const BlockHeader* leaf,
   return true;
 }
 
+// Notes in the draft which of the leaf's entries [first, end) go. They lie in one group.
+void TreeDeletion::RemoveFrom(const NodeRef& leaf, uint32_t first, uint32_t end, Draft* draft) {
+  const NodeLayout& layout = change_.layout(0);
+  const BlockHeader* block = NodeLayout::Block(leaf.node, first / layout.block_capacity);
+  const std::byte* ids =
+      layout.GroupIds(block, first % layout.block_capacity >> layout.group_shift);
+  const auto* low = reinterpret_cast<const uint32_t*>(ids);
+  const auto* high = reinterpret_cast<const uint16_t*>(low + layout.group_size);
+  for (uint32_t e = first; e < end; ++e) {
+    const uint32_t lane = e - first;
+    const uint64_t id = uint64_t{LoadRelaxed(high + lane)} << 32 | LoadRelaxed(low + lane);
+    if (XT_LIKELY(!filter_.MayContain(id))) continue;
+    if (!std::binary_search(record_ids_, record_ids_ + record_count_, id)) continue;
+    double lo[kDimsMax], hi[kDimsMax];
+    layout.ReadKey(leaf.node, e, lo, hi);
+    if (!IsInBound(layout, lo, hi)) continue;
+    draft->removed.set(e);
+  }
+}
+
 Result<std::unique_ptr<TreeDeletion::Draft>> TreeDeletion::DraftLeaf(const NodeRef& ref) {
   const NodeLayout& layout = change_.layout(0);
   const uint32_t count = layout.Count(ref.node);
-  std::unique_ptr<Draft> draft;
-  for (uint32_t e = 0; e < count; ++e) {
-    if (!IsDeleted(layout, ref.node, e)) continue;
-    if (draft == nullptr) {
-      draft = ReadDraft(ref);
-      draft->changed = true;
-    }
-    ++found_;
+  if (XT_UNLIKELY(count > std::min(layout.Capacity(ref.order), kLeafEntriesMax))) {
+    return Status::Corruption("the leaf in block %u has %u entries", ref.node->block_number, count);
   }
-  if (draft == nullptr) return draft;
-  EntryList kept(layout.dims);
-  kept.Reserve(count);
-  for (uint32_t e = 0; e < count; ++e) {
-    if (!IsDeleted(layout, ref.node, e)) {
-      kept.Add(draft->entries.lo(e), draft->entries.hi(e), draft->entries.id(e));
-    }
+  auto draft = std::make_unique<Draft>(layout.dims, ref);
+  for (uint32_t e = 0; e < count; e += layout.group_size) {
+    RemoveFrom(ref, e, std::min(e + layout.group_size, count), draft.get());
   }
-  draft->entries = std::move(kept);
+  const uint32_t found = static_cast<uint32_t>(draft->removed.count());
+  if (found == 0) return std::unique_ptr<Draft>();
+  found_ += found;
+  draft->remain = count - found;
+  draft->changed = true;
+  const Box32 bounds = layout.Bounds(ref.node);
+  for (uint32_t e = 0; e < count && !draft->shrinks; ++e) {
+    if (!draft->removed[e]) continue;
+    double lo[kDimsMax], hi[kDimsMax];
+    layout.ReadKey(ref.node, e, lo, hi);
+    draft->shrinks = TouchesEdge(layout.dims, Box32::Around(layout.dims, lo, hi), bounds);
+  }
   return draft;
 }
 
+// How many entries the node will have.
+uint32_t TreeDeletion::Size(const Draft& draft) const {
+  if (draft.full) return draft.entries.size();
+  return draft.level == 0 ? draft.remain : change_.layout(draft.level).Count(draft.ref.node);
+}
+
+// Nodes with fewer entries are merged with others.
+uint32_t TreeDeletion::Least(uint32_t level) const {
+  return change_.layout(level).base_capacity() * kUnderfullPercent / 100;
+}
+
+Box32 TreeDeletion::Bounds(const Draft& draft) const {
+  const NodeLayout& layout = change_.layout(draft.level);
+  if (!draft.full && draft.level == 0) {
+    return BoundsWithout(layout, draft.ref.node, draft.removed);
+  }
+  Box32 box;
+  box.Clear(layout.dims);
+  if (draft.full) {
+    for (uint32_t i = 0; i < draft.entries.size(); ++i) {
+      box.Extend(layout.dims, EntryBox(draft.entries, i));
+    }
+    return box;
+  }
+  const uint32_t count = layout.Count(draft.ref.node);
+  auto change = draft.changes.begin();
+  for (uint32_t e = 0; e < count; ++e) {
+    const bool here = change != draft.changes.end() && change->entry == e;
+    box.Extend(layout.dims, here && change->shrinks ? change->box
+                                                    : layout.ChildBox(draft.ref.node, e));
+    if (here) ++change;
+  }
+  return box;
+}
+
+void TreeDeletion::Read(Draft* draft) const {
+  if (draft->full) return;
+  const NodeLayout& layout = change_.layout(draft->level);
+  layout.ReadAll(draft->ref.node, &draft->entries);
+  draft->full = true;
+  if (draft->level > 0) {
+    draft->children.resize(draft->entries.size());
+    for (Draft::Child& child : draft->changes) {
+      if (child.shrinks) {
+        draft->entries.Set(child.entry, child.box, draft->entries.id(child.entry));
+      }
+      draft->children[child.entry] = std::move(child.draft);
+    }
+    draft->changes.clear();
+    return;
+  }
+  EntryList kept(layout.dims);
+  kept.Reserve(draft->remain);
+  for (uint32_t e = 0; e < draft->entries.size(); ++e) {
+    if (draft->removed[e]) continue;
+    kept.Add(draft->entries.lo(e), draft->entries.hi(e), draft->entries.id(e));
+  }
+  draft->entries = std::move(kept);
+}
+
 Result<std::unique_ptr<TreeDeletion::Draft>> TreeDeletion::DraftInner(const NodeRef& ref) {
-  const NodeLayout& layout = change_.layout(1);
+  const NodeLayout& layout = change_.layout(ref.node->level);
   const uint32_t count = layout.Count(ref.node);
+  const uint32_t least = Least(ref.node->level - 1u);
   std::unique_ptr<Draft> draft;
+  bool merges = false;
   for (uint32_t e = 0; e < count; ++e) {
     if (!Intersects(layout.dims, layout.ChildBox(ref.node, e), bound_box_)) continue;
     XT_ASSIGN_OR_RETURN(const NodeRef child,
                         change_.Find(layout.Child(ref.node, e), ref.node->level - 1));
     XT_ASSIGN_OR_RETURN(std::unique_ptr<Draft> below, DraftNode(child));
     if (below == nullptr) continue;
-    if (draft == nullptr) draft = ReadDraft(ref);
-    draft->children[e] = std::move(below);
+    if (draft == nullptr) draft = std::make_unique<Draft>(layout.dims, ref);
+    merges |= below->changed && Size(*below) < least;
+    draft->changes.push_back(Draft::Child{e, false, {}, std::move(below)});
   }
   if (draft == nullptr) return draft;
   TakeBoxes(draft.get());
+  if (!merges) return draft;
+  Read(draft.get());
   DropEmpty(draft.get());
   XT_RETURN_IF_ERROR(MergeUnderfull(draft.get()));
   DropEmpty(draft.get());
   return draft;
 }
 
-// Tightens the boxes around children that shrank.
+// Tightens the boxes around children that shrank. REQUIRES: a slight draft.
 void TreeDeletion::TakeBoxes(Draft* parent) {
-  for (uint32_t i = 0; i < parent->entries.size(); ++i) {
-    const Draft* child = parent->children[i].get();
-    if (child == nullptr || !child->changed || child->entries.size() == 0) continue;
-    const Box32 box = child->Bounds();
-    if (Equal(parent->entries.dims(), EntryBox(parent->entries, i), box)) continue;
-    parent->entries.Set(i, box, parent->entries.id(i));
-    parent->changed = true;
+  const NodeLayout& layout = change_.layout(parent->level);
+  for (Draft::Child& child : parent->changes) {
+    const Draft& below = *child.draft;
+    if (!below.changed || Size(below) == 0) continue;
+    if (below.level == 0 && !below.full && !below.shrinks) continue;
+    child.box = Bounds(below);
+    child.shrinks = !Equal(layout.dims, layout.ChildBox(parent->ref.node, child.entry), child.box);
+    parent->changed |= child.shrinks;
   }
 }
 
 // Removes children without entries: those that became empty and those merged into others.
 void TreeDeletion::DropEmpty(Draft* parent) {
-  const auto is_empty = [](const std::unique_ptr<Draft>& child) {
-    return child != nullptr && child->entries.size() == 0;
+  const auto is_empty = [this](const std::unique_ptr<Draft>& child) {
+    return child != nullptr && Size(*child) == 0;
   };
   if (std::none_of(parent->children.begin(), parent->children.end(), is_empty)) return;
   EntryList kept(parent->entries.dims());
@@ -201,7 +301,7 @@ void TreeDeletion::DropEmpty(Draft* parent) {
 }
 
 Result<uint32_t> TreeDeletion::CountEntries(const Draft& parent, uint32_t child) const {
-  if (parent.children[child] != nullptr) return parent.children[child]->entries.size();
+  if (parent.children[child] != nullptr) return Size(*parent.children[child]);
   XT_ASSIGN_OR_RETURN(const NodeRef ref, change_.Find(NodeId{parent.entries.id(child)},
                                                       static_cast<int>(parent.level) - 1));
   return change_.layout(parent.level - 1).Count(ref.node);
@@ -220,7 +320,7 @@ Result<uint32_t> TreeDeletion::FindPartner(const Draft& parent, uint32_t child) 
   std::vector<Candidate> candidates;
   for (uint32_t i = 0; i < parent.entries.size(); ++i) {
     const Draft* draft = parent.children[i].get();
-    if (i == child || (draft != nullptr && draft->entries.size() == 0)) continue;
+    if (i == child || (draft != nullptr && Size(*draft) == 0)) continue;
     candidates.push_back({Growth(dims, EntryBox(parent.entries, i), box), i});
   }
   const uint32_t considered = std::min<uint32_t>(kPartnersMax, candidates.size());
@@ -228,20 +328,17 @@ Result<uint32_t> TreeDeletion::FindPartner(const Draft& parent, uint32_t child) 
                     [](const Candidate& a, const Candidate& b) { return a.growth < b.growth; });
   for (uint32_t i = 0; i < considered; ++i) {
     XT_ASSIGN_OR_RETURN(const uint32_t count, CountEntries(parent, candidates[i].index));
-    if (count + parent.children[child]->entries.size() <= limit) return candidates[i].index;
+    if (count + Size(*parent.children[child]) <= limit) return candidates[i].index;
   }
   return UINT32_MAX;
 }
 
 Status TreeDeletion::MergeUnderfull(Draft* parent) {
-  const uint32_t least =
-      change_.layout(parent->level - 1).base_capacity() * kUnderfullPercent / 100;
+  const uint32_t least = Least(parent->level - 1);
   for (uint32_t i = 0; i < parent->entries.size(); ++i) {
     const Draft* child = parent->children[i].get();
-    if (child == nullptr || !child->changed || child->entries.size() == 0 ||
-        child->entries.size() >= least) {
-      continue;
-    }
+    if (child == nullptr || !child->changed) continue;
+    if (Size(*child) == 0 || Size(*child) >= least) continue;
     XT_ASSIGN_OR_RETURN(const uint32_t partner, FindPartner(*parent, i));
     if (partner != UINT32_MAX) XT_RETURN_IF_ERROR(Merge(parent, i, partner));
   }
@@ -253,10 +350,12 @@ Status TreeDeletion::Merge(Draft* parent, uint32_t child, uint32_t partner) {
   if (parent->children[partner] == nullptr) {
     XT_ASSIGN_OR_RETURN(const NodeRef ref, change_.Find(NodeId{parent->entries.id(partner)},
                                                         static_cast<int>(parent->level) - 1));
-    parent->children[partner] = ReadDraft(ref);
+    parent->children[partner] = std::make_unique<Draft>(parent->entries.dims(), ref);
   }
   Draft& from = *parent->children[child];
   Draft& to = *parent->children[partner];
+  Read(&from);
+  Read(&to);
   for (uint32_t i = 0; i < from.entries.size(); ++i) {
     to.entries.Add(from.entries.lo(i), from.entries.hi(i), from.entries.id(i));
   }
@@ -265,20 +364,22 @@ Status TreeDeletion::Merge(Draft* parent, uint32_t child, uint32_t partner) {
   from.children.clear();
   to.split_dims &= from.split_dims;  // A cut is known to exist only where both have one.
   to.changed = true;
-  parent->entries.Set(partner, to.Bounds(), parent->entries.id(partner));
+  parent->entries.Set(partner, Bounds(to), parent->entries.id(partner));
   parent->changed = true;
   return Status::Ok();
 }
 
 // A root with one child takes over the child's content, and keeps its own NodeID.
 Status TreeDeletion::ShrinkRoot(Draft* root) {
-  while (root->level > 0 && root->entries.size() == 1) {
+  while (root->level > 0 && Size(*root) == 1) {
+    Read(root);
     std::unique_ptr<Draft> child = std::move(root->children[0]);
     if (child == nullptr) {
       XT_ASSIGN_OR_RETURN(const NodeRef ref, change_.Find(NodeId{root->entries.id(0)},
                                                           static_cast<int>(root->level) - 1));
-      child = ReadDraft(ref);
+      child = std::make_unique<Draft>(root->entries.dims(), ref);
     }
+    Read(child.get());
     freed_.push_back(child->ref);
     root->level = child->level;
     root->split_dims = child->split_dims;
@@ -287,7 +388,7 @@ Status TreeDeletion::ShrinkRoot(Draft* root) {
     root->changed = true;
     change_.AddHeight(-1);
   }
-  if (root->entries.size() > 0) return Status::Ok();
+  if (Size(*root) > 0) return Status::Ok();
   freed_.push_back(root->ref);
   root->changed = false;
   change_.SetRoot(NodeId{});
@@ -295,18 +396,33 @@ Status TreeDeletion::ShrinkRoot(Draft* root) {
   return Status::Ok();
 }
 
-Status TreeDeletion::Stage(const Draft& draft) {
+Status TreeDeletion::StageOne(const Draft& draft) {
   const NodeLayout& layout = change_.layout(draft.level);
-  if (draft.changed) {
-    const uint32_t count = draft.entries.size();
-    XT_ASSIGN_OR_RETURN(const NodeRef ref,
-                        change_.StageVersion(draft.ref, draft.level, layout.OrderFor(count),
-                                             draft.split_dims));
-    layout.Build(ref.node, draft.entries, nullptr, count);
+  if (!draft.full && draft.level > 0) {
+    XT_ASSIGN_OR_RETURN(const NodeRef ref, change_.StageCopy(draft.ref));
+    for (const Draft::Child& child : draft.changes) {
+      if (child.shrinks) layout.ReplaceChild(ref.node, child.entry, child.box);
+    }
+    return Status::Ok();
   }
+  const uint32_t count = Size(draft);
+  XT_ASSIGN_OR_RETURN(const NodeRef ref,
+                      change_.StageVersion(draft.ref, draft.level, layout.OrderFor(count),
+                                           draft.split_dims));
+  if (draft.full) {
+    layout.Build(ref.node, draft.entries, nullptr, count);
+  } else {
+    CopyWithout(layout, draft.ref.node, draft.removed, ref.node);
+  }
+  return Status::Ok();
+}
+
+Status TreeDeletion::Stage(const Draft& draft) {
+  if (draft.changed) XT_RETURN_IF_ERROR(StageOne(draft));
   for (const std::unique_ptr<Draft>& child : draft.children) {
     if (child != nullptr) XT_RETURN_IF_ERROR(Stage(*child));
   }
+  for (const Draft::Child& child : draft.changes) XT_RETURN_IF_ERROR(Stage(*child.draft));
   return Status::Ok();
 }
 

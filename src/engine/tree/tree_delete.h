@@ -1,8 +1,12 @@
 // TreeDeletion: prepares the deletion of entries by record id (src/README.md, "The X-tree").
 //
-// Everything is worked out on copies in memory, bottom up: what remains of the leaves, which nodes
+// Everything is worked out on drafts in memory, bottom up: what remains of the leaves, which nodes
 // disappear or are merged, how far the boxes shrink. Only then are versions staged, one for each
 // node that changes, however many of its children did.
+//
+// Most leaves lose a few entries, and most parents at most some width of a child's box. Such drafts
+// are *slight*: they say what differs from the node as it is, and become a copy with these changes.
+// A draft that takes part in a merge is *full*: it holds the node's entries.
 //
 // Threads: under the index's writer lock. Memory: grows with the number of leaves that are hit.
 #pragma once
@@ -21,6 +25,21 @@ namespace xtree {
 inline constexpr uint32_t kUnderfullPercent = 30;
 inline constexpr uint32_t kMergedPercentMax = 90;
 
+// Which record ids may be in a set, for telling at the cost of a multiplication that most are not.
+class RecordIdFilter {
+ public:
+  void Build(const uint64_t* record_ids, uint32_t count);
+  bool MayContain(uint64_t record_id) const {
+    const uint64_t bit = Bit(record_id);
+    return (words_[bit / 64] >> (bit % 64) & 1) != 0;
+  }
+
+ private:
+  static constexpr uint32_t kBitsLog2 = 14;  // 18 for each id of the largest deletion.
+  static uint64_t Bit(uint64_t id) { return id * 0x9E3779B97F4A7C15u >> (64 - kBitsLog2); }
+  uint64_t words_[(1 << kBitsLog2) / 64];
+};
+
 class TreeDeletion {
  public:
   explicit TreeDeletion(TreeChange* change) : change_(*change) {}
@@ -36,8 +55,13 @@ class TreeDeletion {
   Result<std::unique_ptr<Draft>> DraftNode(const NodeRef& ref);
   Result<std::unique_ptr<Draft>> DraftLeaf(const NodeRef& ref);
   Result<std::unique_ptr<Draft>> DraftInner(const NodeRef& ref);
-  std::unique_ptr<Draft> ReadDraft(const NodeRef& ref) const;
-  bool IsDeleted(const NodeLayout& layout, const BlockHeader* leaf, uint32_t entry) const;
+  bool IsInBound(const NodeLayout& layout, const double* lo, const double* hi) const;
+  void RemoveFrom(const NodeRef& leaf, uint32_t first, uint32_t end, Draft* draft);
+  uint32_t Size(const Draft& draft) const;
+  uint32_t Least(uint32_t level) const;
+  Box32 Bounds(const Draft& draft) const;
+  // Makes a slight draft full.
+  void Read(Draft* draft) const;
   void TakeBoxes(Draft* parent);
   Status MergeUnderfull(Draft* parent);
   Result<uint32_t> FindPartner(const Draft& parent, uint32_t child);
@@ -46,6 +70,7 @@ class TreeDeletion {
   void DropEmpty(Draft* parent);
   Status ShrinkRoot(Draft* root);
   Status Stage(const Draft& draft);
+  Status StageOne(const Draft& draft);
 
   TreeChange& change_;
   double bound_lo_[kDimsMax];
@@ -53,6 +78,7 @@ class TreeDeletion {
   Box32 bound_box_;
   const uint64_t* record_ids_ = nullptr;
   uint32_t record_count_ = 0;
+  RecordIdFilter filter_;
   uint32_t found_ = 0;
   std::vector<NodeRef> freed_;
 };
