@@ -1,23 +1,50 @@
 /*
  * xtvacuum.c: ambulkdelete and amvacuumcleanup.
  *
- * A lock-free scan hands out leaf by leaf; the host's callback is asked about each TID with no engine
- * frame on the stack; the dead ones of a leaf are deleted in one logged operation that names their
- * bounds and TIDs, so it finds them wherever they have moved to meanwhile. Entries inserted after the
- * scan's epoch are not seen, and need not be: VACUUM's dead TIDs were in the index before it began, and
- * cannot be given to other rows before it ends.
+ * A lock-free scan hands out the record ids leaf by leaf; the host's callback is asked about them with no
+ * engine frame on the stack; the dead ones of neighbouring leaves are deleted in one logged operation that
+ * names a box around them and their TIDs, so it finds them wherever they have moved to meanwhile. Entries
+ * inserted after the scan's epoch are not seen, and need not be: VACUUM's dead TIDs were in the index before
+ * it began, and cannot be given to other rows before it ends.
+ *
+ * Asking the callback costs a binary search in all dead TIDs, for entries in the order of the index. So
+ * where the callback is VACUUM's own, a bitmap of its dead TIDs tells which entries are alive; if the
+ * bitmap had to be folded, the callback has the last word on the others.
+ *
+ * Space: the scan takes a fresh epoch again and again, so that what it has replaced is used again at once.
+ * Entries that others move meanwhile may escape such a scan; if there were any changes but its own, another
+ * scan follows that keeps its epoch, and finds what is left.
  */
 #include "xtregistry.h"
 
+#include <dlfcn.h>
 #include <math.h>
 
 #include "access/genam.h"
 #include "access/xlog.h"
 #include "commands/vacuum.h"
 #include "miscadmin.h"
+#include "port/pg_bitutils.h"
 
-/* Entries of one leaf, or as many as one call of xt_scan_next hands out. */
-#define BATCH_CAPACITY		(2 * XT_SCAN_BATCH_MIN)
+/* Entries of one leaf, or as many as one call of the engine hands out. */
+#define BATCH_CAPACITY		XT_SCAN_BATCH_MIN
+/* The scan takes a fresh epoch after so many deletions. */
+#define DELETIONS_PER_EPOCH	2
+/* Bits of the filter: so many at least for each dead TID, and as many as this if that makes it exact. */
+#define FILTER_BITS_PER_TID	16
+#define FILTER_BITS_EXACT	(UINT64CONST(1) << 23)
+#define CALLBACK_SAMPLES	32
+
+/* Which TIDs may be dead: or are, if there is a bit for each offset of each block. */
+typedef struct DeadFilter
+{
+	uint64	   *words;			/* NULL: every TID may be */
+	uint64		mask;			/* number of bits - 1 */
+	uint64		first_block;	/* of those that have dead TIDs, */
+	uint64		blocks;			/* and how many from there to the last */
+	int			stride_log2;	/* bits for each heap block */
+	bool		exact;
+} DeadFilter;
 
 typedef struct VacuumState
 {
@@ -26,28 +53,159 @@ typedef struct VacuumState
 	IndexBulkDeleteResult *stats;
 	IndexBulkDeleteCallback callback;
 	void	   *callback_state;
+	DeadFilter	filter;
 	XLogRecPtr	last_lsn;
+	uint64		deletions;		/* applied by this vacuum_tree */
 
-	/* One batch. */
-	uint64		record_ids[BATCH_CAPACITY];
-	double	   *keys_lo;		/* BATCH_CAPACITY * dims */
-	double	   *keys_hi;
+	/* What to delete next, the leaves that hold it, and a box around it. */
 	uint64		dead[XT_DELETE_BATCH_MAX];
 	uint32		dead_count;
+	uint64		leaves[XT_DELETE_BATCH_MAX];
+	uint32		leaf_count;
 	double		bound_lo[XT_DIMS_MAX];
 	double		bound_hi[XT_DIMS_MAX];
+
+	/* The leaf just scanned. */
+	uint64		record_ids[BATCH_CAPACITY];
+	XtLeaf		leaf;
 } VacuumState;
 
-static int
-compare_record_ids(const void *a, const void *b)
-{
-	uint64		left = *(const uint64 *) a;
-	uint64		right = *(const uint64 *) b;
+#define ST_SORT sort_record_ids
+#define ST_ELEMENT_TYPE uint64
+#define ST_COMPARE(a, b) (*(a) < *(b) ? -1 : *(a) > *(b))
+#define ST_SCOPE static
+#define ST_DEFINE
+#include "lib/sort_template.h"
 
-	return left < right ? -1 : left > right;
+/* --- Which entries are dead ------------------------------------------------------------------- */
+/*
+ * The dead TIDs of VACUUM, if that is who calls: its callback is a function of the server itself, and
+ * it is the only one there that comes with a buffer access strategy.
+ */
+static VacDeadItems *
+dead_items_of(IndexVacuumInfo *info, IndexBulkDeleteCallback callback, void *callback_state)
+{
+	Dl_info		of_callback;
+	Dl_info		of_server;
+
+	if (info->strategy == NULL || callback_state == NULL ||
+		dladdr((void *) callback, &of_callback) == 0 ||
+		dladdr((void *) vac_bulkdel_one_index, &of_server) == 0 ||
+		of_callback.dli_fbase != of_server.dli_fbase)
+		return NULL;
+	return (VacDeadItems *) callback_state;
 }
 
-/* Deletes what has been collected. */
+/* Asks for some dead TIDs, and for neighbours that are none, so that no assumption goes untested. */
+static bool
+callback_agrees(VacuumState *state, VacDeadItems *dead, OffsetNumber offset_max)
+{
+	int			step = Max(dead->num_items / CALLBACK_SAMPLES, 1);
+
+	for (int i = 0; i < dead->num_items; i += step)
+	{
+		ItemPointerData alive = dead->items[i];
+
+		ItemPointerSetOffsetNumber(&alive, offset_max + 1);
+		if (!state->callback(&dead->items[i], state->callback_state) ||
+			state->callback(&alive, state->callback_state))
+			return false;
+	}
+	return true;
+}
+
+static inline uint64
+filter_bit(const DeadFilter *filter, uint64 record_id)
+{
+	/* A record id is block << 16 | offset. */
+	return ((((record_id >> 16) - filter->first_block) << filter->stride_log2) +
+			(record_id & 0xffff)) & filter->mask;
+}
+
+static inline bool
+may_be_dead(const DeadFilter *filter, uint64 record_id)
+{
+	uint64		bit = filter_bit(filter, record_id);
+
+	/* Blocks before the first have huge numbers here. */
+	return (filter->words[bit / 64] >> (bit % 64) & 1) != 0 &&
+		(record_id >> 16) - filter->first_block < filter->blocks &&
+		(record_id & 0xffff) >> filter->stride_log2 == 0;
+}
+
+static void
+build_filter(VacuumState *state, VacDeadItems *dead)
+{
+	DeadFilter *filter = &state->filter;
+	OffsetNumber offset_max = 1;
+	uint64		bits;
+
+	if (dead == NULL || dead->num_items <= 0)
+		return;
+	for (int i = 0; i < dead->num_items; i++)
+		offset_max = Max(offset_max, ItemPointerGetOffsetNumberNoCheck(&dead->items[i]));
+	if (!callback_agrees(state, dead, offset_max))
+		return;
+	/* They are sorted. */
+	filter->first_block = ItemPointerGetBlockNumberNoCheck(&dead->items[0]);
+	filter->blocks = ItemPointerGetBlockNumberNoCheck(&dead->items[dead->num_items - 1]) -
+		filter->first_block + 1;
+	filter->stride_log2 = pg_leftmost_one_pos32(offset_max) + 1;
+	bits = Max(FILTER_BITS_EXACT, (uint64) dead->num_items * FILTER_BITS_PER_TID);
+	bits = Max(Min(bits, filter->blocks << filter->stride_log2), 64);
+	bits = pg_nextpower2_64(bits);
+	filter->words = MemoryContextAllocExtended(CurrentMemoryContext, bits / 8,
+											   MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO |
+											   MCXT_ALLOC_NO_OOM);
+	if (filter->words == NULL)
+		return;
+	filter->mask = bits - 1;
+	filter->exact = bits >= filter->blocks << filter->stride_log2;
+	for (int i = 0; i < dead->num_items; i++)
+	{
+		uint64		bit = filter_bit(filter, XtRecordId(&dead->items[i]));
+
+		filter->words[bit / 64] |= UINT64CONST(1) << (bit % 64);
+	}
+}
+
+static bool
+is_dead(VacuumState *state, uint64 record_id)
+{
+	ItemPointerData tid;
+
+	XtRecordTid(record_id, &tid);
+	return state->callback(&tid, state->callback_state);
+}
+
+/* Moves the dead of the leaf's entries to the front; returns how many there are. */
+static int
+pick_dead(VacuumState *state, int count)
+{
+	uint64	   *ids = state->record_ids;
+	int			dead = 0;
+
+	if (state->filter.words != NULL)
+	{
+		for (int i = 0; i < count; i++)
+		{
+			uint64		record_id = ids[i];
+
+			ids[dead] = record_id;
+			dead += may_be_dead(&state->filter, record_id);
+		}
+		if (state->filter.exact)
+			return dead;
+		count = dead;
+		dead = 0;
+	}
+	for (int i = 0; i < count; i++)
+		if (is_dead(state, ids[i]))
+			ids[dead++] = ids[i];
+	return dead;
+}
+
+/* --- Deleting them ---------------------------------------------------------------------------- */
 static void
 delete_dead(VacuumState *state, uint32 tree)
 {
@@ -58,11 +216,12 @@ delete_dead(VacuumState *state, uint32 tree)
 
 	if (state->dead_count == 0)
 		return;
-	qsort(state->dead, state->dead_count, sizeof(uint64), compare_record_ids);
+	sort_record_ids(state->dead, state->dead_count);
 	XtLock(handle, LW_EXCLUSIVE);
 	do
 		prepared = xt_prepare_delete(handle->index, tree, state->bound_lo, state->bound_hi,
-									 state->dead, state->dead_count, &found, &error);
+									 state->dead, state->dead_count, state->leaves,
+									 state->leaf_count, &found, &error);
 	while (!prepared && XtProvideMemory(handle, &error));
 	if (!prepared)
 	{
@@ -76,33 +235,40 @@ delete_dead(VacuumState *state, uint32 tree)
 
 		XtNoteRemoval(handle->shared);
 		state->last_lsn = Max(state->last_lsn, lsn);
+		state->deletions++;
 	}
 	XtUnlock(handle);
 	state->stats->tuples_removed += found;
-	state->dead_count = 0;
+	state->dead_count = state->leaf_count = 0;
 	XtAfterChange(state->index, handle);
 }
 
+/* Adds the first `dead` entries of the leaf to what will be deleted. */
 static void
-add_dead(VacuumState *state, uint32 tree, int dims, uint64 record_id, const double *lo,
-		 const double *hi)
+add_dead(VacuumState *state, uint32 tree, int dims, int dead)
 {
-	for (int d = 0; d < dims; d++)
-	{
-		if (state->dead_count == 0)
-		{
-			state->bound_lo[d] = lo[d];
-			state->bound_hi[d] = hi[d];
-		}
-		else
-		{
-			state->bound_lo[d] = Min(state->bound_lo[d], lo[d]);
-			state->bound_hi[d] = Max(state->bound_hi[d], hi[d]);
-		}
-	}
-	state->dead[state->dead_count++] = record_id;
-	if (state->dead_count == XT_DELETE_BATCH_MAX)
+	int			done = 0;
+
+	if (state->dead_count + dead > XT_DELETE_BATCH_MAX)
 		delete_dead(state, tree);
+	while (done < dead)
+	{
+		int			some = Min(dead - done, XT_DELETE_BATCH_MAX);
+		const XtLeaf *leaf = &state->leaf;
+		bool		first = state->dead_count == 0;
+
+		for (int d = 0; d < dims; d++)
+		{
+			state->bound_lo[d] = first ? leaf->lo[d] : Min(state->bound_lo[d], leaf->lo[d]);
+			state->bound_hi[d] = first ? leaf->hi[d] : Max(state->bound_hi[d], leaf->hi[d]);
+		}
+		memcpy(state->dead + state->dead_count, state->record_ids + done, some * sizeof(uint64));
+		state->dead_count += some;
+		state->leaves[state->leaf_count++] = leaf->id;
+		done += some;
+		if (done < dead)
+			delete_dead(state, tree);
+	}
 }
 
 /* Everything matches. */
@@ -118,23 +284,34 @@ match_all(XtPredicate *predicate)
 	predicate->nan_matches = true;
 }
 
-static void
-vacuum_tree(VacuumState *state, uint32 tree)
+/*
+ * One pass over a tree. Returns whether it may have missed entries, which takes both: that it gave up its
+ * first epoch, and that others have changed the tree's structure.
+ */
+static bool
+vacuum_pass(VacuumState *state, uint32 tree, bool renew)
 {
 	XtHandle   *handle = state->handle;
 	int			dims = tree == XT_TREE_NULL ? 1 : handle->spec.dims;
 	XtScanRef  *ref = XtScanBegin(state->index, handle);
+	uint64		first_epoch;
+	uint64		renewed_at = 0;
+	bool		renewed = false;
+	bool		missed;
 	XtPredicate predicate;
 	XtError		error;
 
 	match_all(&predicate);
+	state->deletions = 0;
 	while (!xt_scan_window(ref->scan, tree, &predicate, &error))
 		if (!XtProvideMemory(handle, &error))
 			XtReportError(state->index, &error);
+	first_epoch = xt_scan_epoch(ref->scan);
 	for (;;)
 	{
-		int			count = xt_scan_next(ref->scan, state->record_ids, state->keys_lo,
-										 state->keys_hi, NULL, BATCH_CAPACITY, true, &error);
+		int			dead;
+		int			count = xt_scan_leaf(ref->scan, state->record_ids, BATCH_CAPACITY,
+										 &state->leaf, &error);
 
 		if (count < 0)
 		{
@@ -144,19 +321,36 @@ vacuum_tree(VacuumState *state, uint32 tree)
 		}
 		if (count == 0)
 			break;
-		for (int i = 0; i < count; i++)
+		dead = pick_dead(state, count);
+		/* A box around leaves of different parents may be a large part of the whole. */
+		if (state->leaf.new_parent)
+			delete_dead(state, tree);
+		if (dead > 0)
+			add_dead(state, tree, dims, dead);
+		if (renew && state->deletions >= renewed_at + DELETIONS_PER_EPOCH)
 		{
-			ItemPointerData tid;
-
-			XtRecordTid(state->record_ids[i], &tid);
-			if (state->callback(&tid, state->callback_state))
-				add_dead(state, tree, dims, state->record_ids[i], state->keys_lo + i * dims,
-						 state->keys_hi + i * dims);
+			while (!xt_scan_renew(ref->scan, &error))
+				if (!XtProvideMemory(handle, &error))
+					XtReportError(state->index, &error);
+			renewed_at = state->deletions;
+			renewed = true;
 		}
-		delete_dead(state, tree);
+		if (VacuumCostActive)
+			VacuumCostBalance += VacuumCostPageHit + (dead > 0 ? VacuumCostPageDirty : 0);
 		vacuum_delay_point();
 	}
+	delete_dead(state, tree);
+	missed = renewed && (xt_scan_lost(ref->scan) ||
+						 xt_published_epoch(handle->index) != first_epoch + state->deletions);
 	XtScanEnd(ref);
+	return missed;
+}
+
+static void
+vacuum_tree(VacuumState *state, uint32 tree)
+{
+	if (vacuum_pass(state, tree, true))
+		(void) vacuum_pass(state, tree, false);
 }
 
 static void
@@ -173,7 +367,6 @@ xtbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
 			 IndexBulkDeleteCallback callback, void *callback_state)
 {
 	VacuumState *state = palloc0(sizeof(VacuumState));
-	Size		key_bytes;
 
 	if (stats == NULL)
 		stats = palloc0(sizeof(IndexBulkDeleteResult));
@@ -182,9 +375,7 @@ xtbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
 	state->stats = stats;
 	state->callback = callback;
 	state->callback_state = callback_state;
-	key_bytes = sizeof(double) * BATCH_CAPACITY * state->handle->spec.dims;
-	state->keys_lo = palloc(key_bytes);
-	state->keys_hi = palloc(key_bytes);
+	build_filter(state, dead_items_of(info, callback, callback_state));
 
 	vacuum_tree(state, XT_TREE_MAIN);
 	vacuum_tree(state, XT_TREE_NULL);
@@ -197,8 +388,8 @@ xtbulkdelete(IndexVacuumInfo *info, IndexBulkDeleteResult *stats,
 		XLogFlush(state->last_lsn);
 	XtAwaitPins(state->handle->shared);
 	fill_stats(state->handle, stats);
-	pfree(state->keys_lo);
-	pfree(state->keys_hi);
+	if (state->filter.words != NULL)
+		pfree(state->filter.words);
 	pfree(state);
 	return stats;
 }

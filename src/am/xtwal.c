@@ -419,8 +419,8 @@ redo_delete(XLogReaderState *record)
 			memcpy(&record_ids[i], p, XL_TID_BYTES);
 		}
 		do
-			ok = xt_prepare_delete(handle->index, head.tree, lo, hi, record_ids, head.count, &found,
-								   &error);
+			ok = xt_prepare_delete(handle->index, head.tree, lo, hi, record_ids, head.count, NULL, 0,
+								   &found, &error);
 		while (!ok && XtProvideMemory(handle, &error));
 	}
 	redo_finish(handle, ok, found > 0, record->EndRecPtr, &error);

@@ -241,8 +241,8 @@ bool xt_prepare_insert(XtIndex* index, const double* lo, const double* hi, uint6
 }
 
 bool xt_prepare_delete(XtIndex* index, uint32_t tree, const double* lo, const double* hi,
-                       const uint64_t* record_ids, uint32_t count, uint32_t* found,
-                       XtError* error) noexcept {
+                       const uint64_t* record_ids, uint32_t count, const uint64_t* leaves,
+                       uint32_t leaf_count, uint32_t* found, XtError* error) noexcept {
   return Guard(error, [&] {
     XT_RETURN_IF_ERROR(Usable(index));
     if (tree >= kTrees || count > IndexDetails::kDeleteBatchMax) {
@@ -253,7 +253,8 @@ bool xt_prepare_delete(XtIndex* index, uint32_t tree, const double* lo, const do
       bound.lo[d] = lo[d];
       bound.hi[d] = hi[d];
     }
-    return index->store.details()->PrepareDelete(tree, bound, record_ids, count, found);
+    return index->store.details()->PrepareDelete(tree, bound, record_ids, count, found,
+                                                 LeafHint{leaves, leaf_count});
   });
 }
 

@@ -176,10 +176,11 @@ XT_API void *xt_block_address(XtIndex *index, uint32_t block, XtError *error) XT
 XT_API bool xt_prepare_insert(XtIndex *index, const double *lo, const double *hi,
 							  uint64_t record_id, XtError *error) XT_NOEXCEPT;
 /* W. Deletes the entries with these record ids (sorted) whose keys lie within lo..hi. Borrows
- * `record_ids` until apply. `found`: how many apply will remove; 0: nothing to apply. */
+ * `record_ids` until apply. `found`: how many apply will remove; 0: nothing to apply. `leaves`: where
+ * xt_scan_leaf has seen them, or NULL; if they are there no more, they are looked for everywhere. */
 XT_API bool xt_prepare_delete(XtIndex *index, uint32_t tree, const double *lo, const double *hi,
-							  const uint64_t *record_ids, uint32_t count, uint32_t *found,
-							  XtError *error) XT_NOEXCEPT;
+							  const uint64_t *record_ids, uint32_t count, const uint64_t *leaves,
+							  uint32_t leaf_count, uint32_t *found, XtError *error) XT_NOEXCEPT;
 /* W. Appends the log frame with this end LSN (0: none) and publishes. */
 XT_API void xt_apply(XtIndex *index, uint64_t lsn) XT_NOEXCEPT;
 XT_API void xt_discard(XtIndex *index) XT_NOEXCEPT;
@@ -214,6 +215,25 @@ XT_API int xt_scan_next(XtScan *scan, uint64_t *record_ids, double *keys_lo, dou
 						double *distances, uint32_t capacity, bool one_leaf, XtError *error)
 	XT_NOEXCEPT;
 XT_API void xt_scan_end(XtScan *scan) XT_NOEXCEPT;
+/* For bulk deletion, in a window scan of everything: the record ids of the next leaf, how it is called, a
+ * box around its keys, and whether it is the first of its parent. Returns as xt_scan_next. */
+typedef struct XtLeaf
+{
+	uint64_t	id;
+	bool		new_parent;
+	double		lo[XT_DIMS_MAX];
+	double		hi[XT_DIMS_MAX];
+} XtLeaf;
+XT_API int xt_scan_leaf(XtScan *scan, uint64_t *record_ids, uint32_t capacity, XtLeaf *leaf,
+						XtError *error) XT_NOEXCEPT;
+/* Takes a fresh epoch and goes on, so that space is given back meanwhile. From then on the scan may miss
+ * entries that changes by others have moved: it was complete if, at its end, xt_scan_lost is false
+ * and xt_published_epoch is the scan's first epoch plus the number of deletions that the caller has
+ * applied itself. */
+XT_API bool xt_scan_renew(XtScan *scan, XtError *error) XT_NOEXCEPT;
+XT_API bool xt_scan_lost(const XtScan *scan) XT_NOEXCEPT;
+XT_API uint64_t xt_scan_epoch(const XtScan *scan) XT_NOEXCEPT;
+XT_API uint64_t xt_published_epoch(const XtIndex *index) XT_NOEXCEPT;
 /* Share of entries that a window is expected to match, from the top levels. */
 XT_API bool xt_estimate(XtIndex *index, const XtPredicate *predicate, double *fraction,
 						XtError *error) XT_NOEXCEPT;

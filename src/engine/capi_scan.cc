@@ -90,6 +90,38 @@ int xt_scan_next(XtScan* scan, uint64_t* record_ids, double* keys_lo, double* ke
 
 void xt_scan_end(XtScan* scan) noexcept { scan->End(); }
 
+int xt_scan_leaf(XtScan* scan, uint64_t* record_ids, uint32_t capacity, XtLeaf* leaf,
+                 XtError* error) noexcept {
+  uint32_t count = 0;
+  const bool ok = Guard(error, [&] {
+    if (scan->running != XtScan::Kind::kWindow) {
+      return Status::InvalidArgument("the scan is not one of a window");
+    }
+    WindowScan::Leaf next;
+    XT_RETURN_IF_ERROR(scan->window.NextLeaf(record_ids, capacity, &next, &count));
+    if (count == 0) return Status::Ok();
+    const uint32_t dims = scan->window.dims();
+    leaf->id = next.id.value;
+    leaf->new_parent = next.new_parent;
+    std::copy(next.bounds.lo, next.bounds.lo + dims, leaf->lo);
+    std::copy(next.bounds.hi, next.bounds.hi + dims, leaf->hi);
+    return Status::Ok();
+  });
+  return ok ? static_cast<int>(count) : -1;
+}
+
+bool xt_scan_renew(XtScan* scan, XtError* error) noexcept {
+  return Guard(error, [&] { return scan->window.Renew(); });
+}
+
+bool xt_scan_lost(const XtScan* scan) noexcept { return scan->window.lost(); }
+
+uint64_t xt_scan_epoch(const XtScan* scan) noexcept { return scan->window.epoch(); }
+
+uint64_t xt_published_epoch(const XtIndex* index) noexcept {
+  return index->shared->published_epoch.load(std::memory_order_acquire);
+}
+
 bool xt_estimate(XtIndex* index, const XtPredicate* predicate, double* fraction,
                  XtError* error) noexcept {
   return Guard(error, [&] {

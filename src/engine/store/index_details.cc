@@ -70,7 +70,7 @@ Status IndexDetails::PrepareInsert(const Key* key, uint64_t record_id) {
 }
 
 Status IndexDetails::PrepareDelete(uint32_t tree, const Key& bound, const uint64_t* record_ids,
-                                   uint32_t count, uint32_t* found) {
+                                   uint32_t count, uint32_t* found, LeafHint hint) {
   XT_ASSERT(!pending_.active && tree < kTrees);
   *found = 0;
   if (count < 1 || count > kDeleteBatchMax) {
@@ -87,7 +87,7 @@ Status IndexDetails::PrepareDelete(uint32_t tree, const Key& bound, const uint64
   XT_RETURN_IF_ERROR(ReserveLog(2 * sizeof(uint32_t) + 2 * spec.dims * sizeof(double) +
                                 count * sizeof(uint64_t)));
   uint32_t to_remove;
-  XT_RETURN_IF_ERROR(trees_[tree].PrepareDelete(pending_.key, record_ids, count, &to_remove));
+  XT_RETURN_IF_ERROR(trees_[tree].PrepareDelete(pending_.key, record_ids, count, &to_remove, hint));
   *found = to_remove;
   if (to_remove != 0) preparation.Keep();
   return Status::Ok();

@@ -44,7 +44,7 @@ class IndexDetails {
   // REQUIRES: 1 <= count <= kDeleteBatchMax. Borrows record_ids (sorted) until Apply or Discard.
   // In kTreeNull the keys are NullTreeKey values. If `found` is 0 there is nothing to apply, and nothing to discard.
   Status PrepareDelete(uint32_t tree, const Key& bound, const uint64_t* record_ids, uint32_t count,
-                       uint32_t* found);
+                       uint32_t* found, LeafHint hint = {});
   // Logs, then applies what was prepared. `lsn`: the host's end LSN, 0 if none.
   void Apply(uint64_t lsn) noexcept;
   void Discard() noexcept;

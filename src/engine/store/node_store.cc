@@ -16,6 +16,8 @@ namespace {
 constexpr uint32_t kPublicationsPerTag = 8;
 // More than a change retires on average, so that the queue shrinks.
 constexpr uint64_t kReclaimMin = 4;
+// A change of so many nodes costs more than asking.
+constexpr uint64_t kBigChange = 32;
 constexpr size_t kStagedMin = 64;
 
 }  // namespace
@@ -357,7 +359,7 @@ void NodeStore::Publish() noexcept {
     const uint64_t budget = std::min<uint64_t>(2 * staged_.size(), 64) + kReclaimMin;
     staged_.clear();
     if (queues().waiting_readers.head != 0) {
-      const bool ask = publications_++ % kPublicationsPerTag == 0;
+      const bool ask = publications_++ % kPublicationsPerTag == 0 || budget >= kBigChange;
       if (ask) safe_tag_ = std::max(safe_tag_, MinReaderTag(epochs_));
       GiveBack(ask ? budget * kPublicationsPerTag : budget);
     }

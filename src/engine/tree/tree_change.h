@@ -46,6 +46,8 @@ class TreeChange {
     const NodeLayout& l = layout(level);
     store_->PrefetchNode(id, l.ids_offset);
   }
+  // The same for all of the first block.
+  void PrefetchWhole(NodeId id) const { store_->PrefetchNode(id, kBlockBytes); }
 
   // --- Preparing. REQUIRES: the windows stay pinned until Apply or Discard (XTree's users pin
   // them).

@@ -62,14 +62,6 @@ bool Intersects(uint32_t dims, const Box32& a, const Box32& b) {
   return true;
 }
 
-// Whether a box reaches the edge of the one around it, so that the latter may shrink without it.
-bool TouchesEdge(uint32_t dims, const Box32& box, const Box32& around) {
-  for (uint32_t d = 0; d < dims; ++d) {
-    if (box.lo[d] <= around.lo[d] || box.hi[d] >= around.hi[d]) return true;
-  }
-  return false;
-}
-
 // How much the margin of `partner` grows to contain `box` too.
 double Growth(uint32_t dims, const Box32& partner, const Box32& box) {
   double growth = 0;
@@ -82,23 +74,21 @@ double Growth(uint32_t dims, const Box32& partner, const Box32& box) {
 
 }  // namespace
 
-void RecordIdFilter::Build(const uint64_t* record_ids, uint32_t count) {
+void IdFilter::Build(const uint64_t* ids, uint32_t count) {
   std::memset(words_, 0, sizeof(words_));
   for (uint32_t i = 0; i < count; ++i) {
-    const uint64_t bit = Bit(record_ids[i]);
+    const uint64_t bit = Bit(ids[i]);
     words_[bit / 64] |= uint64_t{1} << (bit % 64);
   }
 }
 
 Status TreeDeletion::Prepare(const Key& bound, const uint64_t* record_ids, uint32_t count,
-                             uint32_t* found) {
+                             LeafHint hint, uint32_t* found) {
   const uint32_t dims = change_.spec().dims;
   XT_ASSERT(std::is_sorted(record_ids, record_ids + count));
   record_ids_ = record_ids;
   record_count_ = count;
   filter_.Build(record_ids, count);
-  found_ = 0;
-  freed_.clear();
   for (uint32_t d = 0; d < dims; ++d) {
     const bool nan = std::isnan(bound.lo[d]) || std::isnan(bound.hi[d]);
     bound_lo_[d] = nan ? -kInfinity : bound.lo[d];
@@ -110,7 +100,7 @@ Status TreeDeletion::Prepare(const Key& bound, const uint64_t* record_ids, uint3
   if (!root.valid() || count == 0) return Status::Ok();
 
   XT_ASSIGN_OR_RETURN(const NodeRef ref, change_.Find(root, -1));
-  XT_ASSIGN_OR_RETURN(const std::unique_ptr<Draft> draft, DraftNode(ref));
+  XT_ASSIGN_OR_RETURN(const std::unique_ptr<Draft> draft, DraftTree(ref, hint));
   if (draft == nullptr) return Status::Ok();
   XT_RETURN_IF_ERROR(ShrinkRoot(draft.get()));
   XT_RETURN_IF_ERROR(Stage(*draft));
@@ -120,10 +110,42 @@ Status TreeDeletion::Prepare(const Key& bound, const uint64_t* record_ids, uint3
   return Status::Ok();
 }
 
+// Null: nothing is deleted.
+Result<std::unique_ptr<TreeDeletion::Draft>> TreeDeletion::DraftTree(const NodeRef& root,
+                                                                     LeafHint hint) {
+  leaf_filter_.Build(hint.leaves, hint.count);
+  for (hinted_ = hint.count != 0;; hinted_ = false) {
+    found_ = 0;
+    freed_.clear();
+    XT_ASSIGN_OR_RETURN(std::unique_ptr<Draft> draft, DraftNode(root));
+    // Others may have moved some entries since they were seen. What is drafted is only memory.
+    if (!hinted_ || found_ >= record_count_) return draft;
+  }
+}
+
 // Null: nothing is deleted in or below the node.
 Result<std::unique_ptr<TreeDeletion::Draft>> TreeDeletion::DraftNode(const NodeRef& ref) {
   return ref.node->level == 0 ? DraftLeaf(ref) : DraftInner(ref);
 }
+
+// What a key must exceed on all sides for a leaf's box to be the same without it. The box is rounded
+// outward, by less than from one float to the next.
+struct TreeDeletion::Interior {
+  Interior(uint32_t dims, const Box32& box) {
+    for (uint32_t d = 0; d < dims; ++d) {
+      lo[d] = std::nextafterf(box.lo[d], std::numeric_limits<float>::infinity());
+      hi[d] = std::nextafterf(box.hi[d], -std::numeric_limits<float>::infinity());
+    }
+  }
+  bool Contains(uint32_t dims, const double* key_lo, const double* key_hi) const {
+    for (uint32_t d = 0; d < dims; ++d) {
+      if (!(key_lo[d] > lo[d] && key_hi[d] < hi[d])) return false;  // NaN is nowhere.
+    }
+    return true;
+  }
+  double lo[kDimsMax];
+  double hi[kDimsMax];
+};
 
 bool TreeDeletion::IsInBound(const NodeLayout& layout, const double* lo, const double* hi) const {
   for (uint32_t d = 0; d < layout.dims; ++d) {
@@ -136,7 +158,8 @@ bool TreeDeletion::IsInBound(const NodeLayout& layout, const double* lo, const d
 }
 
 // Notes in the draft which of the leaf's entries [first, end) go. They lie in one group.
-void TreeDeletion::RemoveFrom(const NodeRef& leaf, uint32_t first, uint32_t end, Draft* draft) {
+void TreeDeletion::RemoveFrom(const NodeRef& leaf, uint32_t first, uint32_t end,
+                              const Interior& interior, Draft* draft) {
   const NodeLayout& layout = change_.layout(0);
   const BlockHeader* block = NodeLayout::Block(leaf.node, first / layout.block_capacity);
   const std::byte* ids =
@@ -152,6 +175,7 @@ void TreeDeletion::RemoveFrom(const NodeRef& leaf, uint32_t first, uint32_t end,
     layout.ReadKey(leaf.node, e, lo, hi);
     if (!IsInBound(layout, lo, hi)) continue;
     draft->removed.set(e);
+    draft->shrinks = draft->shrinks || !interior.Contains(layout.dims, lo, hi);
   }
 }
 
@@ -162,21 +186,15 @@ Result<std::unique_ptr<TreeDeletion::Draft>> TreeDeletion::DraftLeaf(const NodeR
     return Status::Corruption("the leaf in block %u has %u entries", ref.node->block_number, count);
   }
   auto draft = std::make_unique<Draft>(layout.dims, ref);
+  const Interior interior(layout.dims, layout.Bounds(ref.node));
   for (uint32_t e = 0; e < count; e += layout.group_size) {
-    RemoveFrom(ref, e, std::min(e + layout.group_size, count), draft.get());
+    RemoveFrom(ref, e, std::min(e + layout.group_size, count), interior, draft.get());
   }
   const uint32_t found = static_cast<uint32_t>(draft->removed.count());
   if (found == 0) return std::unique_ptr<Draft>();
   found_ += found;
   draft->remain = count - found;
   draft->changed = true;
-  const Box32 bounds = layout.Bounds(ref.node);
-  for (uint32_t e = 0; e < count && !draft->shrinks; ++e) {
-    if (!draft->removed[e]) continue;
-    double lo[kDimsMax], hi[kDimsMax];
-    layout.ReadKey(ref.node, e, lo, hi);
-    draft->shrinks = TouchesEdge(layout.dims, Box32::Around(layout.dims, lo, hi), bounds);
-  }
   return draft;
 }
 
@@ -246,8 +264,16 @@ Result<std::unique_ptr<TreeDeletion::Draft>> TreeDeletion::DraftInner(const Node
   const uint32_t least = Least(ref.node->level - 1u);
   std::unique_ptr<Draft> draft;
   bool merges = false;
+  std::vector<uint32_t> entries;
   for (uint32_t e = 0; e < count; ++e) {
-    if (!Intersects(layout.dims, layout.ChildBox(ref.node, e), bound_box_)) continue;
+    if (hinted_ && ref.node->level == 1 && !leaf_filter_.MayContain(layout.Id(ref.node, e))) {
+      continue;
+    }
+    if (Intersects(layout.dims, layout.ChildBox(ref.node, e), bound_box_)) entries.push_back(e);
+  }
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const uint32_t e = entries[i];
+    if (i + 1 < entries.size()) change_.PrefetchWhole(layout.Child(ref.node, entries[i + 1]));
     XT_ASSIGN_OR_RETURN(const NodeRef child,
                         change_.Find(layout.Child(ref.node, e), ref.node->level - 1));
     XT_ASSIGN_OR_RETURN(std::unique_ptr<Draft> below, DraftNode(child));

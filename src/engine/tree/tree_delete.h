@@ -17,6 +17,7 @@
 
 #include "base/status.h"
 #include "tree/tree_change.h"
+#include "tree/xtree.h"
 
 namespace xtree {
 
@@ -25,12 +26,12 @@ namespace xtree {
 inline constexpr uint32_t kUnderfullPercent = 30;
 inline constexpr uint32_t kMergedPercentMax = 90;
 
-// Which record ids may be in a set, for telling at the cost of a multiplication that most are not.
-class RecordIdFilter {
+// Which ids may be in a set, for telling at the cost of a multiplication that most are not.
+class IdFilter {
  public:
-  void Build(const uint64_t* record_ids, uint32_t count);
-  bool MayContain(uint64_t record_id) const {
-    const uint64_t bit = Bit(record_id);
+  void Build(const uint64_t* ids, uint32_t count);
+  bool MayContain(uint64_t id) const {
+    const uint64_t bit = Bit(id);
     return (words_[bit / 64] >> (bit % 64) & 1) != 0;
   }
 
@@ -47,16 +48,20 @@ class TreeDeletion {
   TreeDeletion(const TreeDeletion&) = delete;
 
   // See XTree::PrepareDelete. On failure the caller discards the change.
-  Status Prepare(const Key& bound, const uint64_t* record_ids, uint32_t count, uint32_t* found);
+  Status Prepare(const Key& bound, const uint64_t* record_ids, uint32_t count, LeafHint hint,
+                 uint32_t* found);
 
  private:
   struct Draft;
+  struct Interior;
 
+  Result<std::unique_ptr<Draft>> DraftTree(const NodeRef& root, LeafHint hint);
   Result<std::unique_ptr<Draft>> DraftNode(const NodeRef& ref);
   Result<std::unique_ptr<Draft>> DraftLeaf(const NodeRef& ref);
   Result<std::unique_ptr<Draft>> DraftInner(const NodeRef& ref);
   bool IsInBound(const NodeLayout& layout, const double* lo, const double* hi) const;
-  void RemoveFrom(const NodeRef& leaf, uint32_t first, uint32_t end, Draft* draft);
+  void RemoveFrom(const NodeRef& leaf, uint32_t first, uint32_t end, const Interior& interior,
+                  Draft* draft);
   uint32_t Size(const Draft& draft) const;
   uint32_t Least(uint32_t level) const;
   Box32 Bounds(const Draft& draft) const;
@@ -78,7 +83,9 @@ class TreeDeletion {
   Box32 bound_box_;
   const uint64_t* record_ids_ = nullptr;
   uint32_t record_count_ = 0;
-  RecordIdFilter filter_;
+  IdFilter filter_;       // Of record_ids_.
+  IdFilter leaf_filter_;  // Of the leaves to look at, if
+  bool hinted_ = false;
   uint32_t found_ = 0;
   std::vector<NodeRef> freed_;
 };

@@ -6,6 +6,7 @@ namespace xtree {
 
 Status WindowScan::Begin(EpochReader* reader, uint32_t tree, const Predicate& predicate) {
   End();
+  renewed_ = lost_ = descended_ = false;
   const TreeShared& shared = store_->shared()->trees[tree];
   leaf_ = &NodeLayout::For(shared.spec, true);
   inner_ = &NodeLayout::For(shared.spec, false);
@@ -13,6 +14,7 @@ Status WindowScan::Begin(EpochReader* reader, uint32_t tree, const Predicate& pr
   if (query_.empty) return Status::Ok();
   store_->windows()->Pin();
   window_pinned_ = true;
+  reader_ = reader;
   pin_.Acquire(reader);
   Result<uint64_t> epoch = store_->ReadEpoch();
   if (!epoch.ok()) {
@@ -39,6 +41,13 @@ void WindowScan::End() {
   pin_.Release();
   if (window_pinned_) store_->windows()->Unpin();
   window_pinned_ = false;
+}
+
+Status WindowScan::Renew() {
+  pin_.Acquire(reader_);
+  XT_ASSIGN_OR_RETURN(epoch_, store_->ReadEpoch());
+  renewed_ = true;
+  return Status::Ok();
 }
 
 Status WindowScan::Resolve(NodeId id, NodeRef* node) {
@@ -103,6 +112,45 @@ Status WindowScan::Emit(const NodeRef& node, uint64_t* record_ids, double* keys_
       *count += found;
     }
     if (entries < leaf_->block_capacity) break;
+  }
+  return Status::Ok();
+}
+
+Status WindowScan::ResolveNext(NodeRef* node) {
+  for (*node = {}; !stack_.empty(); stack_.pop_back()) {
+    Status status = Resolve(stack_.back(), node);
+    if (status.ok() || status.code() == Code::kNeedMemory || !renewed_) return status;
+    // Merged into another node since, or damaged: whoever renews looks at everything once more.
+    lost_ = true;
+  }
+  return Status::Ok();
+}
+
+Status WindowScan::NextLeaf(uint64_t* record_ids, uint32_t capacity, Leaf* leaf,
+                            uint32_t* count) {
+  *count = 0;
+  while (*count == 0) {
+    NodeRef node;
+    XT_RETURN_IF_ERROR(ResolveNext(&node));
+    if (node.node == nullptr) return Status::Ok();
+    stack_.pop_back();
+    if (node.node->level > 0) {
+      descended_ = true;
+      XT_RETURN_IF_ERROR(Descend(node));
+      continue;
+    }
+    if (XT_UNLIKELY(leaf_->Capacity(node.order) > capacity)) {
+      return Status::Corruption("leaf in block %u has 2^%u blocks", node.node->block_number,
+                                node.order);
+    }
+    PrefetchAhead();
+    // Before the ids: an entry appended meanwhile may be among the ids only if nobody misses it in
+    // the box; whoever deletes knows its entries from before the scan.
+    leaf->bounds = leaf_->Bounds(node.node);
+    XT_RETURN_IF_ERROR(Emit(node, record_ids, nullptr, nullptr, count));
+    leaf->id = node.id;
+    leaf->new_parent = descended_;
+    if (*count > 0) descended_ = false;
   }
   return Status::Ok();
 }

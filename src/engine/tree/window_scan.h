@@ -15,6 +15,7 @@
 #include "store/store_interface.h"
 #include "tree/geometry.h"
 #include "tree/kernels.h"
+#include "tree/node_layout.h"
 
 namespace xtree {
 
@@ -34,11 +35,28 @@ class WindowScan {
   // each leaf that matched anything (bulk delete).
   Status Next(uint64_t* record_ids, double* keys_lo, double* keys_hi, uint32_t capacity,
               bool one_leaf, uint32_t* count);
+  // For bulk deletion, in a scan of everything: the record ids of the next leaf that has any; 0 means
+  // the end. REQUIRES: capacity >= kScanBatchMin.
+  struct Leaf {
+    NodeId id;
+    bool new_parent;  // It is the first of its parent.
+    Box32 bounds;     // Around its keys.
+  };
+  Status NextLeaf(uint64_t* record_ids, uint32_t capacity, Leaf* leaf, uint32_t* count);
+  // Gives the epoch up for a fresh one, so that what was retired meanwhile can be given back, and goes
+  // on where the scan stood. Entries that somebody has moved to other nodes since Begin may be missed
+  // from now on, or come twice; nodes that are gone are passed over and set lost().
+  Status Renew();
+  uint64_t epoch() const { return epoch_; }
+  uint32_t dims() const { return leaf_->dims; }
+  bool lost() const { return lost_; }
   // Releases the epoch. Idempotent.
   void End();
 
  private:
   Status Resolve(NodeId id, NodeRef* node);
+  // Resolves the next node of the stack that is still there; a null node at the end.
+  Status ResolveNext(NodeRef* node);
   // Appends the matching children of an inner node to the stack.
   Status Descend(const NodeRef& node);
   // Writes the matching entries of a leaf.
@@ -50,9 +68,13 @@ class WindowScan {
   const Kernels& kernels_;
   const NodeLayout* leaf_ = nullptr;   // Of the tree being scanned.
   const NodeLayout* inner_ = nullptr;
+  EpochReader* reader_ = nullptr;
   EpochPin pin_;
   bool window_pinned_ = false;
   uint64_t epoch_ = 0;
+  bool renewed_ = false;
+  bool lost_ = false;
+  bool descended_ = false;             // Since the last leaf.
   WindowQuery query_;
   std::vector<NodeId> stack_;          // Nodes still to visit; the next one is the last.
 };

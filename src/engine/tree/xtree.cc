@@ -45,9 +45,10 @@ Status XTree::PrepareInsert(const Key& key, uint64_t record_id) {
 }
 
 Status XTree::PrepareDelete(const Key& bound, const uint64_t* record_ids, uint32_t count,
-                            uint32_t* found) {
-  return Guarded(&pending_->change,
-                 [&] { return pending_->deletion.Prepare(bound, record_ids, count, found); });
+                            uint32_t* found, LeafHint hint) {
+  return Guarded(&pending_->change, [&] {
+    return pending_->deletion.Prepare(bound, record_ids, count, hint, found);
+  });
 }
 
 void XTree::Apply() noexcept { pending_->change.Apply(); }

@@ -19,6 +19,13 @@
 
 namespace xtree {
 
+// Where the entries to be deleted were seen last: NodeIDs of leaves. Only a hint: if not all are there
+// any more, they are looked for wherever the bound allows.
+struct LeafHint {
+  const uint64_t* leaves = nullptr;
+  uint32_t count = 0;
+};
+
 class XTree {
  public:
   // Borrows the store. `tree` is kTreeMain or kTreeNull; its spec is in store->shared().
@@ -33,7 +40,7 @@ class XTree {
   // `bound`; entries that are not there are ignored. Merges or removes underfull nodes. `found` is
   // the number that Apply will remove; 0 stages nothing.
   Status PrepareDelete(const Key& bound, const uint64_t* record_ids, uint32_t count,
-                       uint32_t* found);
+                       uint32_t* found, LeafHint hint = {});
   // Publishes what was prepared: widen parents top down, then append, or swap in new versions.
   void Apply() noexcept;
   void Discard() noexcept;
