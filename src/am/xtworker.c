@@ -45,6 +45,8 @@
 /* A worker for the same database is not started again sooner. */
 #define FOLD_WORKER_PAUSE_MS	5000
 #define FLUSH_BATCH_MAX			1024
+/* What was dropped gives its shared memory back within this time, and after its sessions let go. */
+#define SWEEP_INTERVAL_MS		10000
 /* In bgw_extra: fold every index of the database, wanted or not; on standbys too. */
 #define FOLD_ALL				1
 #define FOLD_ALL_EVERYWHERE		2
@@ -431,6 +433,7 @@ void
 XtFlusherMain(Datum arg)
 {
 	MemoryContext context;
+	TimestampTz swept = GetCurrentTimestamp();
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
@@ -453,6 +456,11 @@ XtFlusherMain(Datum arg)
 		if (!XtBackupRunning())
 			for (int i = 0; i < state->fold_count; i++)
 				launch_fold_worker(state->fold_databases[i]);
+		if (TimestampDifferenceExceeds(swept, GetCurrentTimestamp(), SWEEP_INTERVAL_MS))
+		{
+			XtRegistrySweep();
+			swept = GetCurrentTimestamp();
+		}
 		MemoryContextSwitchTo(oldcontext);
 		MemoryContextReset(context);
 

@@ -37,6 +37,13 @@ suite_passed=0
 suite_failed=0
 say "== kill loop for $TORTURE_MINUTES minutes"
 if prepare_postgres && prepare_sources; then
+	say "== 1,200 indexes in one database"
+	TAP_SECONDS=3600 XTREE_SCALE_PARTITIONS=1000 CHECK_TAP=test/t/029_many_indexes.pl run_tap
+	grep '^# [^ ]' "$CHECK/tap/029_many_indexes.log" 2>/dev/null | sed 's/^# /   /'
+	passed=$((passed + suite_passed))
+	failed=$((failed + suite_failed))
+	suite_passed=0
+	suite_failed=0
 	TAP_SECONDS=$((TORTURE_MINUTES * 60 + 900))
 	CHECK_TAP=test/torture/kill_loop.pl run_tap
 else

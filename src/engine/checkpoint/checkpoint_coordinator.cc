@@ -3,14 +3,31 @@
 #include <pthread.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <chrono>
 
 namespace xtree {
 
+namespace {
+
+// A fold rewrites up to all nodes, however little of each has changed. So under a fixed limit an index
+// ten times as large would be written ten times as often for the same insertions.
+uint64_t GrownSoftLimit(const FoldPolicy& policy, uint64_t data_bytes) {
+  return std::max(policy.log_bytes_soft, data_bytes / 100 * policy.log_percent);
+}
+
+}  // namespace
+
+uint64_t HardLogLimit(const FoldPolicy& policy, uint64_t data_bytes) {
+  const uint64_t soft = std::max<uint64_t>(policy.log_bytes_soft, 1);
+  const uint64_t times = std::max<uint64_t>(policy.log_bytes_hard / soft, 1);
+  return std::max(policy.log_bytes_hard, GrownSoftLimit(policy, data_bytes) * times);
+}
+
 FoldDecision DecideFold(const FoldPolicy& policy, const FoldInputs& inputs) {
   if (inputs.log_bytes == 0) return FoldDecision::kNone;
-  if (inputs.log_bytes >= policy.log_bytes_hard) return FoldDecision::kNow;
-  if (inputs.log_bytes >= policy.log_bytes_soft) return FoldDecision::kBackground;
+  if (inputs.log_bytes >= HardLogLimit(policy, inputs.data_bytes)) return FoldDecision::kNow;
+  if (inputs.log_bytes >= GrownSoftLimit(policy, inputs.data_bytes)) return FoldDecision::kBackground;
   if (inputs.oldest_op_age_ms >= policy.age_ms_max) return FoldDecision::kBackground;
   const uint64_t replay_ms = inputs.ops_since_fold * inputs.replay_ns_per_op / 1'000'000;
   if (replay_ms >= policy.recovery_ms_target) return FoldDecision::kBackground;

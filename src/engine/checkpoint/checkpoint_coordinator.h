@@ -23,6 +23,8 @@ struct FoldPolicy {
   uint32_t dirty_percent_max;   // Log bytes against data bytes: small indexes fold early, cheaply,
   uint64_t log_bytes_min;       // but not before this much log is there.
   uint64_t recovery_ms_target;  // Estimated replay time (ops x measured cost).
+  uint32_t log_percent = 0;     // Both log limits grow with the index: the soft one is at least this
+                                // share of the data, so that folds cost a share of what is inserted.
 };
 
 struct FoldInputs {
@@ -35,6 +37,8 @@ struct FoldInputs {
 
 enum class FoldDecision : uint8_t { kNone, kBackground, kNow };
 
+// The hard limit for an index of this size. DecideFold applies it, and a writer where no background does.
+uint64_t HardLogLimit(const FoldPolicy& policy, uint64_t data_bytes);
 FoldDecision DecideFold(const FoldPolicy& policy, const FoldInputs& inputs);
 
 // Calls `tick` every `interval_ms`, and soon after each Poke, until stopped.

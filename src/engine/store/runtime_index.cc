@@ -196,7 +196,8 @@ DurableIndex::DurableIndex(DurableRuntime* runtime, const RuntimeOptions& option
               options.log_age_fold_ms,
               kDirtyPercentMax,
               std::min<uint64_t>(kLogBytesMin, options.log_bytes_fold),
-              kRecoveryMsTarget},
+              kRecoveryMsTarget,
+              options.log_percent_fold},
       clock_(clock),
       coordinator_(coordinator) {}
 
@@ -242,7 +243,7 @@ Status DurableIndex::Commit() {
     XT_RETURN_IF_ERROR(Usable());
     XT_RETURN_IF_ERROR(AppendCommitLocked());
     mark = durable.log()->end_mark();
-    full = durable.log_bytes() >= policy_.log_bytes_hard && !fold_begun_;
+    full = durable.log_bytes() >= HardLogLimit(policy_, data_bytes()) && !fold_begun_;
   }
   if (mode_ != DurabilityMode::kEventual) XT_RETURN_IF_ERROR(WaitDurable(mark));
   if (XT_UNLIKELY(full)) {
@@ -377,8 +378,7 @@ FoldDecision DurableIndex::Decide() {
     MutexLock lock(&writer_mutex_);
     inputs.ops_since_fold = log_ops() - ops_at_fold_;
   }
-  inputs.data_bytes =
-      uint64_t{index_shared->allocator.used_blocks.load(std::memory_order_relaxed)} * kBlockBytes;
+  inputs.data_bytes = data_bytes();
   const uint64_t now = clock_->NowMicros();
   uint64_t oldest = oldest_op_micros_.load(std::memory_order_relaxed);
   if (inputs.log_bytes == 0) {

@@ -122,6 +122,11 @@ class DurableIndex final : private DurableIndexParts, public RuntimeIndex {
     return index_shared->log.appended_ops.load(std::memory_order_relaxed);
   }
 
+  uint64_t data_bytes() const {
+    const auto& allocator = index_shared->allocator;
+    return uint64_t{allocator.used_blocks.load(std::memory_order_relaxed)} * kBlockBytes;
+  }
+
   const DurabilityMode mode_;
   const FoldPolicy policy_;
   Clock* const clock_;

@@ -54,6 +54,28 @@ TEST(DecideFold, ASmallIndexFoldsEarlyButNotForALittleLog) {
   EXPECT_EQ(DecideFold(kPolicy, inputs), FoldDecision::kNone);
 }
 
+TEST(DecideFold, TheLogOfALargeIndexMayBeAShareOfItsData) {
+  FoldPolicy policy = kPolicy;
+  policy.log_percent = 25;
+  FoldInputs inputs = Quiet();
+  inputs.log_bytes = 24'999;
+  EXPECT_EQ(DecideFold(policy, inputs), FoldDecision::kNone);
+  inputs.log_bytes = 25'000;
+  EXPECT_EQ(DecideFold(policy, inputs), FoldDecision::kBackground);
+  EXPECT_EQ(HardLogLimit(policy, inputs.data_bytes), 100'000u);
+  inputs.log_bytes = 100'000;
+  EXPECT_EQ(DecideFold(policy, inputs), FoldDecision::kNow);
+  // The recovery time still counts, and a small index keeps its limits.
+  inputs.log_bytes = 10;
+  inputs.ops_since_fold = 5'000'000;
+  EXPECT_EQ(DecideFold(policy, inputs), FoldDecision::kBackground);
+  inputs = Quiet();
+  inputs.data_bytes = 3'000;
+  inputs.log_bytes = 1000;
+  EXPECT_EQ(DecideFold(policy, inputs), FoldDecision::kBackground);
+  EXPECT_EQ(HardLogLimit(policy, inputs.data_bytes), 4000u);
+}
+
 TEST(CheckpointCoordinator, TicksByItselfAndWhenPokedWithAllSignalsBlocked) {
   std::atomic<int> ticks{0};
   std::atomic<bool> blocked{false};
