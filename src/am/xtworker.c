@@ -44,7 +44,6 @@
 #define FOLD_STEP_BLOCKS		1024
 /* A worker for the same database is not started again sooner. */
 #define FOLD_WORKER_PAUSE_MS	5000
-#define FLUSH_BATCH_MAX			1024
 /* What was dropped gives its shared memory back within this time, and after its sessions let go. */
 #define SWEEP_INTERVAL_MS		10000
 /* In bgw_extra: fold every index of the database, wanted or not; on standbys too. */
@@ -289,8 +288,9 @@ XtAfterChange(Relation index, XtHandle *handle)
 /* --- Flusher ---------------------------------------------------------------------------------- */
 typedef struct FlushState
 {
-	char	   *paths[FLUSH_BATCH_MAX];
+	const char **paths;
 	int			count;
+	int			allocated;
 	Oid			fold_databases[16]; /* in which some index wants a fold */
 	int			fold_count;
 } FlushState;
@@ -315,6 +315,19 @@ note_fold_database(FlushState *state, Oid database)
 		state->fold_databases[state->fold_count++] = database;
 }
 
+static void
+note_dirty_file(FlushState *state, const char *path)
+{
+	if (state->count == state->allocated)
+	{
+		state->allocated = Max(64, state->allocated * 2);
+		state->paths = state->paths == NULL ? palloc(sizeof(char *) * state->allocated) :
+			repalloc(state->paths, sizeof(char *) * state->allocated);
+	}
+	state->paths[state->count++] = path;
+}
+
+/* All of them: were a round limited, logs at the end of the registry would never have their turn. */
 static bool
 flusher_visit(XtShared *shared, void *arg)
 {
@@ -324,21 +337,21 @@ flusher_visit(XtShared *shared, void *arg)
 		return true;
 	if (pg_atomic_read_u32(&shared->fold_wanted) != 0 && !XtImagesMayReplay(shared))
 		note_fold_database(state, shared->key.database);
-	if (xtree_flush_interval_ms > 0 && state->count < FLUSH_BATCH_MAX &&
+	if (xtree_flush_interval_ms > 0 &&
 		pg_atomic_exchange_u32(&shared->log_dirty, 0) != 0)
 	{
 		char	   *path = XtLogPath(&shared->key);
 		struct stat st;
 
-		state->paths[state->count++] = path;
+		note_dirty_file(state, path);
 		/* Files of 1 GB, as all of the host's. */
-		for (int segment = 1; state->count < FLUSH_BATCH_MAX; segment++)
+		for (int segment = 1;; segment++)
 		{
 			char	   *next = psprintf("%s.%d", path, segment);
 
 			if (stat(next, &st) != 0 || st.st_size == 0)
 				break;
-			state->paths[state->count++] = next;
+			note_dirty_file(state, next);
 		}
 	}
 	return true;
@@ -351,7 +364,7 @@ flush_logs(FlushState *state)
 
 	if (state->count > 0 && enableFsync)
 	{
-		xt_sync_files((const char *const *) state->paths, status, state->count);
+		xt_sync_files(state->paths, status, state->count);
 		for (int i = 0; i < state->count; i++)
 		{
 			bool		lost = status[i] == XT_IO_ERROR || status[i] == XT_NO_SPACE;
