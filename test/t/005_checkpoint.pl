@@ -34,10 +34,10 @@ foreach my $pattern (qw(iC iF iCi iFi iCFi iFCi iFFi iCCi iFiC iCiF idFdi iFdCd 
 }
 index_equals_heap($node, 't', 'after all patterns');
 
-# A checkpoint just behind the last record: its end is the redo point.
+# A checkpoint just behind the last record, before the commit: its end is the redo point.
 foreach my $round (1 .. 20)
 {
-	$node->safe_psql('postgres', "INSERT INTO t VALUES (500000 + $round, point($round, $round), box(point($round, $round), point(0, 0))); CHECKPOINT");
+	$node->safe_psql('postgres', "BEGIN; INSERT INTO t VALUES (500000 + $round, point($round, $round), box(point($round, $round), point(0, 0))); CHECKPOINT; COMMIT");
 	$node->safe_psql('postgres', add_rows('t', 510000 + $round, 510000 + $round)) if $round % 2;
 }
 my $before = answers_by($node, 't', 'seq');
