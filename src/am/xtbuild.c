@@ -267,7 +267,9 @@ log_blocks(BuildState *state)
 			count = 0;
 		}
 	}
+	XtHaltAt(XT_HALT_BUILD_IMAGES);
 	pg_atomic_write_u64(&state->handle->shared->images_lsn, XtLogBuilt(index, end));
+	XtHaltAt(XT_HALT_BUILT);
 }
 
 /* An error or exit during the build: the file goes with the transaction, shared memory here. */

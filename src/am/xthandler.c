@@ -5,6 +5,7 @@
 #include "xtregistry.h"
 
 #include <limits.h>
+#include <signal.h>
 
 #include "commands/progress.h"
 #include "commands/vacuum.h"
@@ -26,6 +27,19 @@ int			xtree_log_size_limit_kb = 512 * 1024;
 int			xtree_flush_interval_ms = 200;
 int			xtree_window_budget = 1024;
 int			xtree_build_threads = 2;
+int			xtree_debug_halt = XT_HALT_NEVER;
+
+static const struct config_enum_entry halt_points[] = {
+	{"never", XT_HALT_NEVER, false},
+	{"record", XT_HALT_RECORD, false},
+	{"applied", XT_HALT_APPLIED, false},
+	{"fold_begun", XT_HALT_FOLD_BEGUN, false},
+	{"fold_written", XT_HALT_FOLD_WRITTEN, false},
+	{"fold_published", XT_HALT_FOLD_PUBLISHED, false},
+	{"build_images", XT_HALT_BUILD_IMAGES, false},
+	{"built", XT_HALT_BUILT, false},
+	{NULL, 0, false}
+};
 
 static relopt_kind xtree_relopt_kind;
 
@@ -76,7 +90,17 @@ define_settings(void)
 							"Threads that sort and pack an index during CREATE INDEX.",
 							NULL, &xtree_build_threads, 2, 1, 64,
 							PGC_USERSET, 0, NULL, NULL, NULL);
+	DefineCustomEnumVariable("xtree.debug_halt",
+							 "Place at which this session stops itself, for tests of recovery.",
+							 NULL, &xtree_debug_halt, XT_HALT_NEVER, halt_points,
+							 PGC_SUSET, GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("xtree");
+}
+
+void
+XtHalt(void)
+{
+	(void) raise(SIGSTOP);
 }
 
 void

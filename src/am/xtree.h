@@ -45,6 +45,32 @@ extern int	xtree_log_size_limit_kb;	/* the writing backend itself from here on *
 extern int	xtree_flush_interval_ms;
 extern int	xtree_window_budget;
 extern int	xtree_build_threads;
+extern int	xtree_debug_halt;		/* an XtHaltPoint */
+
+/*
+ * Places at which a session can be told to stop itself (xtree.debug_halt), as if it had been frozen there.
+ * Whatever the rest of the server does meanwhile, a crash must find every such state recoverable.
+ */
+typedef enum XtHaltPoint
+{
+	XT_HALT_NEVER,
+	XT_HALT_RECORD,				/* the WAL record is inserted, the operation not applied */
+	XT_HALT_APPLIED,			/* applied and in the log, its sync not requested */
+	XT_HALT_FOLD_BEGUN,			/* the log is rotated, nothing written */
+	XT_HALT_FOLD_WRITTEN,		/* all but the superblock is synced */
+	XT_HALT_FOLD_PUBLISHED,		/* the superblock is synced, nothing recycled */
+	XT_HALT_BUILD_IMAGES,		/* the images of a build are logged, BUILT is not */
+	XT_HALT_BUILT				/* BUILT is logged, its transaction has not committed */
+} XtHaltPoint;
+
+extern void XtHalt(void);
+
+static inline void
+XtHaltAt(XtHaltPoint point)
+{
+	if (unlikely(xtree_debug_halt == (int) point))
+		XtHalt();
+}
 
 typedef struct XtreeOptions
 {

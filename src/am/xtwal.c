@@ -130,8 +130,10 @@ log_and_apply(Relation index, XtHandle *handle, uint8 info)
 	START_CRIT_SECTION();
 	if (wal)
 		lsn = XLogInsert(RM_XTREE_ID, info);
+	XtHaltAt(XT_HALT_RECORD);
 	xt_apply(handle->index, lsn);
 	END_CRIT_SECTION();
+	XtHaltAt(XT_HALT_APPLIED);
 	request_log_sync(handle);
 	MyProc->delayChkptFlags &= ~DELAY_CHKPT_START;
 	XtNoteTouched(handle);

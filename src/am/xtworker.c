@@ -164,13 +164,16 @@ fold_run(FoldState *state, XLogRecPtr capture_lsn, XtError *error)
 {
 	bool		done = false;
 
+	XtHaltAt(XT_HALT_FOLD_BEGUN);
 	while (!done)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!xt_fold_write(state->handle->index, FOLD_STEP_BLOCKS, &done, error))
 			return false;
 	}
+	XtHaltAt(XT_HALT_FOLD_WRITTEN);
 	state->published = fold_publish(state->handle, capture_lsn, error);
+	XtHaltAt(XT_HALT_FOLD_PUBLISHED);
 	return state->published;
 }
 

@@ -3,8 +3,9 @@
 # process was doing when it stopped for ever, before, while or after a checkpoint ran.
 # Method: three parts. Records that end at the redo point, which pg_walinspect confirms. Sessions whose
 # WAL lies in memory only when the server is stopped at once, while their operations are in the
-# indexes' logs: several restarts, the LSNs used again, and only then a look at the indexes. Writers and
-# fold workers frozen at random instants, a checkpoint beside them, and all processes killed.
+# indexes' logs: several restarts, the LSNs used again, and only then a look at the indexes. Sessions that
+# stop at each step of an operation, a fold and a build, or at random instants; a checkpoint beside them,
+# which must wait where it would otherwise lose an operation; then all processes are killed.
 use strict;
 use warnings;
 use FindBin;
@@ -15,7 +16,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 use XTreeTest;
 
-my $rounds = $ENV{GHOST_ROUNDS} // 5;
+my $rounds = $ENV{GHOST_ROUNDS} // 2;
 my $seed = $ENV{GHOST_SEED} // int(time);
 srand($seed);
 note("seed $seed");
@@ -99,7 +100,23 @@ foreach my $round (1 .. 3)
 	index_equals_heap($node, 't', "ghosts, round $round: written to");
 }
 
-# --- Frozen at any instant.
+# A fold makes operations durable, so it must not do that to what the WAL may lose.
+{
+	my $expected = answers_by($node, 't', 'seq');
+	my $session = $node->background_psql('postgres');
+	$session->query_safe('BEGIN');
+	$session->query_safe(add_rows('t', 620_000, 620_400) =~ s/\s+/ /gr);
+	my $inserted = $node->safe_psql('postgres', 'SELECT pg_current_wal_insert_lsn()');
+	$node->safe_psql('postgres', "SELECT xtree_checkpoint('t_p'), xtree_checkpoint('t_b')");
+	$node->stop('immediate');
+	eval { $session->quit };
+	$node->start;
+	is($node->safe_psql('postgres', "SELECT pg_current_wal_insert_lsn() >= '$inserted'::pg_lsn"), 't',
+		'a fold flushes the WAL of what it captures');
+	is(index_equals_heap($node, 't', 'folded with unflushed WAL'), $expected, 'folded with unflushed WAL: nothing came back');
+}
+
+# --- Stopped at each step.
 sub children
 {
 	my ($title) = @_;
@@ -122,6 +139,58 @@ sub kill_all
 	unlink $node->data_dir . '/postmaster.pid';
 }
 
+# Whether a checkpoint that begins now completes, or waits for somebody.
+sub checkpoint_completes
+{
+	my ($patience) = @_;
+	my $logged = -s $node->logfile;
+	my $session = start_session($node, 'CHECKPOINT');
+
+	for (my $until = time + $patience; time < $until; sleep(0.05))
+	{
+		return 1 if slurp_file($node->logfile, $logged) =~ /checkpoint complete/;
+	}
+	return 0;
+}
+
+# A session stops itself at the place; the checkpoint must complete or not, as `completes` says.
+sub halted
+{
+	my ($place, $completes, $statement, %options) = @_;
+	my $what = "$place: " . ($options{what} // $statement);
+
+	$node->safe_psql('postgres', $options{before}) if $options{before};
+	my $expected = answers_by($node, 't', 'seq');
+	my $session = start_session($node, "SET xtree.debug_halt = '$place';\n$statement");
+	my $stopped = 0;
+	for (1 .. 200)
+	{
+		my ($postmaster) = split /\n/, slurp_file($node->data_dir . '/postmaster.pid');
+		$stopped = grep { /\bT/ } split /\n/, `ps --ppid $postmaster -o stat=`;
+		last if $stopped;
+		sleep(0.05);
+	}
+	ok($stopped, "$what: the session has stopped itself");
+	# Other operations of the same index go on, unless its lock is held.
+	$node->safe_psql('postgres', 'SET statement_timeout = 10000;' . add_rows('other', 1_000_000, 1_000_050) . 'DELETE FROM other WHERE id >= 1000000;');
+	is(checkpoint_completes($completes ? 60 : 1), $completes,
+		"$what: a checkpoint " . ($completes ? 'completes' : 'waits'));
+	kill_all();
+	eval { $session->finish };
+	$node->start;
+	is(index_equals_heap($node, 't', $what), $expected, "$what: as before");
+	index_equals_heap($node, 'other', "$what: the other table");
+}
+
+my $insert = "INSERT INTO t VALUES (800000, point(1, 1), box(point(1, 1), point(2, 2)));";
+halted('record', 0, $insert);
+halted('applied', 0, $insert);
+halted('record', 0, 'VACUUM t;', before => 'DELETE FROM t WHERE id % 11 = 4');
+halted($_, 1, "SELECT xtree_checkpoint('t_p');", before => add_rows('t', 810_000, 810_100) . 'DELETE FROM t WHERE id >= 810000')
+  foreach qw(fold_begun fold_written fold_published);
+halted($_, 1, 'CREATE INDEX more ON t USING xtree (p);') foreach qw(build_images built);
+
+# --- Frozen at any instant.
 my $base = 1_000_000;
 my ($waited, $completed) = (0, 0);
 foreach my $round (1 .. $rounds)
@@ -135,14 +204,10 @@ foreach my $round (1 .. $rounds)
 	push @sessions, start_session($node, 'CREATE INDEX more ON other USING xtree (p); DROP INDEX more;' x 50) if $round % 4 == 0;
 	sleep(0.3 + rand(0.5));
 	kill 'STOP', children(qr/ postgres \[local\] /);
-	my $logged = -s $node->logfile;
-	my $checkpoint = start_session($node, 'CHECKPOINT');
-	# Frozen between its record and its log entry, a writer holds the checkpoint up; anywhere else not.
-	my $until = time + 1.5;
-	sleep(0.05) while time < $until && slurp_file($node->logfile, $logged) !~ /checkpoint complete/;
-	slurp_file($node->logfile, $logged) =~ /checkpoint complete/ ? $completed++ : $waited++;
+	# Frozen between its record and its log entry, a writer holds the checkpoint up.
+	checkpoint_completes(1.5) ? $completed++ : $waited++;
 	kill_all();
-	foreach (@sessions, $checkpoint) { eval { $_->finish } }
+	foreach (@sessions) { eval { $_->finish } }
 	$node->start;
 	$node->safe_psql('postgres', 'DROP INDEX IF EXISTS more');
 	index_equals_heap($node, $_, "frozen and killed, round $round: $_") foreach 't', 'other';
