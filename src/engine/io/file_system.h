@@ -33,6 +33,12 @@ class FileSystem {
   // Makes [offset, offset + length) exist with its blocks reserved, creating the file if needed and
   // never shrinking it. New bytes are zeros. A full disk is kNoSpace and leaves the size unchanged.
   virtual Status Reserve(const char* path, uint64_t offset, uint64_t length) = 0;
+  // Puts reserved bytes into the page cache as the zeros that they are, so that the first store to each
+  // page need not fetch it: a system call does for many pages what costs a fault half as much again
+  // for each. A hint; may do nothing. REQUIRES: reserved, and not stored to since.
+  virtual void Prefill(const char* path, uint64_t offset, uint64_t length) {
+    (void)path, (void)offset, (void)length;
+  }
   // Gives the blocks of the range back; it reads as zeros. Best effort where the file system cannot
   // punch: the range is then zeroed.
   virtual Status Punch(const char* path, uint64_t offset, uint64_t length) = 0;

@@ -131,6 +131,12 @@ class PosixFiles final : public FileSystem {
                              static_cast<unsigned long long>(offset + length));
   }
 
+  void Prefill(const char* path, uint64_t offset, uint64_t length) override {
+    FileDescriptor file(path, O_RDWR);
+    // An error that matters comes back with the store or the sync.
+    if (file.ok()) (void)WriteZeros(file.get(), offset, offset + length);
+  }
+
   Status Punch(const char* path, uint64_t offset, uint64_t length) override {
     XT_ASSERT(length > 0);
     FileDescriptor file(path, O_RDWR);

@@ -77,7 +77,11 @@ Status DeltaLog::ReserveBlocks(uint32_t first, uint32_t count) {
   XT_RETURN_IF_ERROR(fs_->Reserve(path.c_str(), uint64_t{first % kWindowBlocks} * kBlockBytes,
                                   uint64_t{count} * kBlockBytes));
   if (created) XT_RETURN_IF_ERROR(fs_->SyncDirectory(path.c_str()));
-  if (first + count > shared_->file_blocks.load(std::memory_order_relaxed)) {
+  const uint32_t old_blocks = shared_->file_blocks.load(std::memory_order_relaxed);
+  if (first + count > old_blocks) {
+    const uint32_t fresh = std::max(first, old_blocks);
+    fs_->Prefill(path.c_str(), uint64_t{fresh % kWindowBlocks} * kBlockBytes,
+                 uint64_t{first + count - fresh} * kBlockBytes);
     shared_->file_blocks.store(first + count, std::memory_order_relaxed);
   }
   return Status::Ok();

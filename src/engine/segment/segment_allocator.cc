@@ -94,6 +94,12 @@ Status SegmentAllocator::ReserveBlocks(uint32_t first_block, uint32_t blocks) {
   return Status::Ok();
 }
 
+void SegmentAllocator::Prefill(uint32_t first_block, uint32_t blocks) {
+  windows_->fs()->Prefill(windows_->SegmentPath(first_block / kWindowBlocks).c_str(),
+                          uint64_t{first_block % kWindowBlocks} * kBlockBytes,
+                          uint64_t{blocks} * kBlockBytes);
+}
+
 Status SegmentAllocator::ExtendSegment(uint32_t segment) {
   SegmentInfo& s = info(segment);
   XT_ASSERT(s.state == SegmentState::kInUse && s.reserved_blocks < kSegmentBlocks);
@@ -106,6 +112,7 @@ Status SegmentAllocator::ExtendSegment(uint32_t segment) {
   new_blocks &= ~((uint32_t{1} << s.order) - 1);
   XT_RETURN_IF_ERROR(
       ReserveBlocks(segment * kSegmentBlocks + old_blocks, new_blocks - old_blocks));
+  Prefill(segment * kSegmentBlocks + old_blocks, new_blocks - old_blocks);
   s.reserved_blocks = static_cast<uint16_t>(new_blocks);
   if (new_blocks == kSegmentBlocks && shared_->growing[s.order] == segment + 1) {
     shared_->growing[s.order] = 0;
@@ -124,6 +131,10 @@ void SegmentAllocator::UseSegment(uint32_t segment, uint32_t order) {
   s.reserved_blocks &= static_cast<uint16_t>(~((1u << order) - 1));
   if (s.reserved_blocks < kSegmentBlocks && shared_->growing[order] == 0) {
     shared_->growing[order] = segment + 1;
+  }
+  if (s.flags & kSegmentFresh) {
+    Prefill(segment * kSegmentBlocks, s.reserved_blocks);
+    s.flags &= static_cast<uint8_t>(~kSegmentFresh);
   }
   AddFree(segment, 0, s.reserved_blocks >> order);
 }
@@ -171,6 +182,7 @@ Status SegmentAllocator::AppendSegments(uint32_t order) {
     SegmentInfo& s = info(first + i);
     s = SegmentInfo{};
     s.reserved_blocks = static_cast<uint16_t>(i + 1 < count ? kSegmentBlocks : reserved);
+    s.flags = kSegmentFresh;
     PushBack(&shared_->unused, first + i);
   }
   shared_->unused_segments.fetch_add(count, std::memory_order_relaxed);
@@ -437,7 +449,7 @@ void SegmentAllocator::PunchUnused() {
         uint64_t{block % kWindowBlocks} * kBlockBytes, uint64_t{s.reserved_blocks} * kBlockBytes);
     if (!status.ok()) return;
     s.reserved_blocks = 0;
-    s.flags &= static_cast<uint8_t>(~(kSegmentStale | kSegmentUnchecked));
+    s.flags &= static_cast<uint8_t>(~(kSegmentStale | kSegmentUnchecked | kSegmentFresh));
   }
 }
 

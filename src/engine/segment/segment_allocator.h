@@ -12,7 +12,8 @@
 //
 // Growth reserves blocks on disk before anybody may store into them: a segment's blocks are reserved
 // in a prefix that doubles while the file is small (an empty index stays under 128 KiB), whole
-// segments later, 1/16 of the file at most 64 MiB at a time. File segment i is exactly 1 GiB before
+// segments later, 1/16 of the file at most 64 MiB at a time. A segment is prefilled when it is taken
+// into use. File segment i is exactly 1 GiB before
 // file segment i + 1 begins, as the host requires.
 //
 // Threads:    under the index's writer lock.
@@ -38,6 +39,7 @@ enum class SegmentState : uint8_t {
 inline constexpr uint8_t kSegmentListed = 1;    // Is on its order's list of those with space.
 inline constexpr uint8_t kSegmentUnchecked = 2; // Adopted: reserve its blocks again before a store.
 inline constexpr uint8_t kSegmentStale = 4;     // Adopted: its free blocks may not be zeros.
+inline constexpr uint8_t kSegmentFresh = 8;     // Reserved with others and not yet prefilled.
 
 struct SegmentInfo {
   uint64_t used[4];      // Bit i: extent i is taken, or not yet reserved in the file.
@@ -126,6 +128,7 @@ class SegmentAllocator {
   void Delist(uint32_t segment);
   void AddFree(uint32_t segment, uint32_t first_extent, uint32_t end_extent);
   Status ReserveBlocks(uint32_t first_block, uint32_t blocks);
+  void Prefill(uint32_t first_block, uint32_t blocks);
   Status AddSpace(uint32_t order);
   Status ExtendSegment(uint32_t segment);
   void UseSegment(uint32_t segment, uint32_t order);

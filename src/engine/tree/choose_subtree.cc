@@ -323,9 +323,13 @@ const ChooseKernels& ChooseKernels::For(uint32_t dims) {
   return dims == 2 ? kAvx2<2> : dims == 3 ? kAvx2<3> : kAvx2<0>;
 }
 
-ChildChoice ChooseSubtree(const NodeLayout& layout, const BlockHeader* node, const Box32& key) {
+ChildChoice ChooseSubtree(const NodeLayout& layout, const BlockHeader* node, const Box32& key,
+                          const StoreInterface* store, uint32_t prefetch_bytes) {
   XT_ASSERT(!layout.leaf && node->count > 0);
   const ChooseKernels& kernels = ChooseKernels::For(layout.dims);
+  const auto prefetch = [&](uint32_t entry) {
+    if (store != nullptr) store->PrefetchNode(layout.Child(node, entry), prefetch_bytes);
+  };
   ChildChoice choice;
   Size best;
   ForEachMatch(layout, kernels, node, key.lo, key.hi, [&](uint32_t entry, const float* row) {
@@ -333,9 +337,13 @@ ChildChoice ChooseSubtree(const NodeLayout& layout, const BlockHeader* node, con
     if (!choice.covers || size < best) {
       best = size;
       choice = ChildChoice{entry, true};
+      prefetch(entry);
     }
   });
-  return choice.covers ? choice : ChooseGrowing(layout, kernels, node, key);
+  if (choice.covers) return choice;
+  choice = ChooseGrowing(layout, kernels, node, key);
+  prefetch(choice.entry);
+  return choice;
 }
 
 }  // namespace xtree

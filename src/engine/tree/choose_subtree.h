@@ -12,6 +12,7 @@
 
 #include <cstdint>
 
+#include "store/store_interface.h"
 #include "tree/node_layout.h"
 
 namespace xtree {
@@ -21,8 +22,10 @@ struct ChildChoice {
   bool covers = false;  // The child's box need not grow.
 };
 
-// REQUIRES: an inner node with at least one entry.
-ChildChoice ChooseSubtree(const NodeLayout& layout, const BlockHeader* node, const Box32& key);
+// REQUIRES: an inner node with at least one entry. A child that may be chosen is prefetched from
+// `store` (if not null) while the search goes on: its first `prefetch_bytes`.
+ChildChoice ChooseSubtree(const NodeLayout& layout, const BlockHeader* node, const Box32& key,
+                          const StoreInterface* store = nullptr, uint32_t prefetch_bytes = 0);
 
 // The vector code under it; `dims` picks specialised versions. For ChooseSubtree and its test.
 struct ChooseKernels {

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "tree/kd_order.h"
+
 namespace xtree {
 
 namespace {
@@ -202,13 +204,29 @@ Box32 NodeLayout::Bounds(const BlockHeader* node) const {
   return box;
 }
 
+template <class T>
+void NodeLayout::ReadGroup(const std::byte* coords, uint32_t lanes, double* out) const {
+  const T* row = reinterpret_cast<const T*>(coords);
+  for (uint32_t d = 0; d < dims; ++d, row += corners * group_size) {
+    const T* hi = corners == 2 ? row + group_size : row;
+    for (uint32_t i = 0; i < lanes; ++i) {
+      out[size_t{i} * 2 * dims + d] = LoadRelaxed(row + i);
+      out[size_t{i} * 2 * dims + dims + d] = LoadRelaxed(hi + i);
+    }
+  }
+}
+
 void NodeLayout::ReadAll(const BlockHeader* node, EntryList* list) const {
   const uint32_t count = Count(node);
-  double lo[kDimsMax], hi[kDimsMax];
-  list->Reserve(list->size() + count);
-  for (uint32_t e = 0; e < count; ++e) {
-    ReadKey(node, e, lo, hi);
-    list->Add(lo, hi, Id(node, e));
+  const uint32_t before = list->size();
+  list->Resize(before + count);
+  for (uint32_t e = 0; e < count; e += group_size) {
+    const std::byte* coords = Coords(Block(node, e / block_capacity),
+                                     e % block_capacity >> group_shift);
+    const uint32_t lanes = std::min(group_size, count - e);
+    double* out = list->mutable_lo(before + e);
+    wide ? ReadGroup<double>(coords, lanes, out) : ReadGroup<float>(coords, lanes, out);
+    for (uint32_t i = 0; i < lanes; ++i) list->SetId(before + e + i, Id(node, e + i));
   }
 }
 
@@ -328,6 +346,33 @@ void NodeLayout::ReplaceChild(BlockHeader* node, uint32_t entry, const Box32& bo
   WidenGroup(block, group, around, true);
 }
 
+// One group of a block from list[order[0..lanes)]: dimension by dimension, as it lies there.
+template <class T>
+void NodeLayout::BuildGroup(BlockHeader* block, uint32_t group, const EntryList& list,
+                            const uint32_t* order, uint32_t lanes) const {
+  T* row = reinterpret_cast<T*>(const_cast<std::byte*>(Coords(block, group)));
+  const size_t top = leaf && corners == 1 ? 0 : dims;
+  for (uint32_t d = 0; d < dims; ++d, row += corners * group_size) {
+    double least = std::numeric_limits<double>::infinity();
+    double most = -least;
+    bool unordered = false;
+    for (uint32_t i = 0; i < lanes; ++i) {
+      const double* entry = list.lo(order[i]) + d;
+      const double lo = entry[0];
+      const double hi = entry[top];
+      least = lo < least ? lo : least;
+      most = hi > most ? hi : most;
+      unordered |= (lo != lo) | (hi != hi);
+      row[i] = static_cast<T>(lo);
+      if (corners == 2) row[group_size + i] = static_cast<T>(hi);
+    }
+    float* box = const_cast<float*>(GroupLo(block, d)) + group;
+    box[0] = unordered ? -kInf32 : RoundDown(least);
+    box[groups] = unordered ? kInf32 : RoundUp(most);
+  }
+  for (uint32_t i = 0; i < lanes; ++i) WriteId(block, (group << group_shift) + i, list.id(order[i]));
+}
+
 void NodeLayout::Build(BlockHeader* node, const EntryList& list, const uint32_t* pick,
                        uint32_t count, bool keep_order) const {
   XT_ASSERT(count <= Capacity(node->order));
@@ -339,9 +384,12 @@ void NodeLayout::Build(BlockHeader* node, const EntryList& list, const uint32_t*
     std::iota(order.begin(), order.end(), 0u);
   }
   if (!keep_order) ArrangeGroups(list, order.data(), count, group_size);
-  for (uint32_t e = 0; e < count; ++e) {
-    WriteEntry(Block(node, e / block_capacity), e % block_capacity, list.lo(order[e]),
-               list.hi(order[e]), list.id(order[e]));
+  for (uint32_t e = 0; e < count; e += group_size) {
+    BlockHeader* block = Block(node, e / block_capacity);
+    const uint32_t group = e % block_capacity >> group_shift;
+    const uint32_t lanes = std::min(group_size, count - e);
+    wide ? BuildGroup<double>(block, group, list, &order[e], lanes)
+         : BuildGroup<float>(block, group, list, &order[e], lanes);
   }
   for (uint32_t i = 0; i < 1u << node->order; ++i) {
     const uint32_t before = i * block_capacity;
@@ -351,33 +399,16 @@ void NodeLayout::Build(BlockHeader* node, const EntryList& list, const uint32_t*
 
 void ArrangeGroups(const EntryList& list, uint32_t* order, uint32_t count, uint32_t group) {
   if (count <= group) return;
-  // Twice the centre, with NaN and infinities squeezed to finite values so that the order is total.
-  const auto centre = [&list](uint32_t i, uint32_t d) {
-    const double sum = list.lo(i)[d] + list.hi(i)[d];
-    constexpr double kMax = std::numeric_limits<double>::max() / 4;
-    if (std::isnan(sum)) return kMax;
-    return std::clamp(sum, -kMax, kMax);
-  };
-  uint32_t widest = 0;
-  double widest_spread = -1;
-  for (uint32_t d = 0; d < list.dims(); ++d) {
-    double lo = centre(order[0], d), hi = lo;
-    for (uint32_t i = 1; i < count; ++i) {
-      const double c = centre(order[i], d);
-      lo = std::min(lo, c);
-      hi = std::max(hi, c);
-    }
-    if (hi - lo > widest_spread) {
-      widest_spread = hi - lo;
-      widest = d;
-    }
+  const uint32_t dims = list.dims();
+  std::vector<float> centres(size_t{count} * dims);
+  for (uint32_t i = 0; i < count; ++i) {
+    const double* lo = list.lo(order[i]);
+    for (uint32_t d = 0; d < dims; ++d) centres[size_t{i} * dims + d] = CentreOf(lo[d], lo[dims + d]);
   }
-  const uint32_t half = ((count + group - 1) / group / 2) * group;
-  std::nth_element(order, order + half, order + count, [&](uint32_t a, uint32_t b) {
-    return centre(a, widest) < centre(b, widest);
-  });
-  ArrangeGroups(list, order, half, group);
-  ArrangeGroups(list, order + half, count - half, group);
+  const uint32_t one_node = (count + group - 1) / group * group;
+  std::vector<uint32_t> arranged = KdOrder(dims, centres, NodeShares(count, one_node, group), 1);
+  for (uint32_t& i : arranged) i = order[i];
+  std::copy(arranged.begin(), arranged.end(), order);
 }
 
 }  // namespace xtree

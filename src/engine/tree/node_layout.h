@@ -120,6 +120,13 @@ class EntryList {
     ids_.push_back(id);
   }
   void Set(uint32_t i, const Box32& box, uint64_t id);
+  // New entries are indeterminate until they are written through mutable_lo and SetId.
+  void Resize(uint32_t entries) {
+    coords_.resize(size_t{entries} * 2 * dims_);
+    ids_.resize(entries);
+  }
+  double* mutable_lo(uint32_t i) { return &coords_[size_t{i} * 2 * dims_]; }
+  void SetId(uint32_t i, uint64_t id) { ids_[i] = id; }
 
  private:
   uint32_t dims_;
@@ -228,11 +235,16 @@ struct NodeLayout {
   void WriteEntry(BlockHeader* block, uint32_t slot, const double* lo, const double* hi,
                   uint64_t id) const;
   bool WidenGroup(BlockHeader* block, uint32_t group, const Box32& box, bool first) const;
+  // The first `lanes` entries of a group: lo x dims, hi x dims for each.
+  template <class T>
+  void ReadGroup(const std::byte* coords, uint32_t lanes, double* out) const;
+  template <class T>
+  void BuildGroup(BlockHeader* block, uint32_t group, const EntryList& list,
+                  const uint32_t* order, uint32_t lanes) const;
 };
 
 // Orders `order[0..count)` (indexes into `list`) so that consecutive runs of `group` entries are
-// close together: halves recursively at a multiple of `group`, along the dimension in which the
-// centres spread most.
+// close together, as tree/kd_order.h arranges them.
 void ArrangeGroups(const EntryList& list, uint32_t* order, uint32_t count, uint32_t group);
 
 }  // namespace xtree

@@ -12,20 +12,21 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Added to each relative extent in a volume, so that flat boxes still compare by their other
 // dimensions. 32 factors of it stay far above the smallest double.
 constexpr double kFlatness = 1e-6;
-constexpr uint32_t kIndexBits = 14;
-static_assert(kSplitEntriesMax == 1u << kIndexBits);
+// Boxes shorter than this share of their common extent, on average, come in nearly the same order by
+// their lower and by their upper corners: one sort does for both.
+constexpr double kShort = 1.0 / 32;
+// How far unbounded coordinates are moved outside the finite ones, which are scaled to 0..1.
+constexpr double kOutsideMost = 0.5;
 
-// Orders like the double, of which the lowest mantissa bits give way to the entry's index: sorting
-// single words is much faster, and 38 bits of mantissa are plenty within one node.
+// A coordinate as a fraction of the range that Load gives them, over the entry's index: words are what
+// radix sort wants, and finer than a millionth of a node's extent no split needs to be.
+constexpr uint32_t kFractionBits = 24;
 uint64_t SortWord(double coordinate, uint32_t index) {
-  const uint64_t bits = std::bit_cast<uint64_t>(coordinate);
-  const uint64_t mask = static_cast<uint64_t>(static_cast<int64_t>(bits) >> 63) | uint64_t{1} << 63;
-  const uint64_t ordered = bits ^ mask;
-  return (ordered & ~uint64_t{kSplitEntriesMax - 1}) | index;
+  static_assert(kOutsideMost == 0.5, "coordinates lie between -0.5 and 1.5");
+  const double fraction = (coordinate + 0.5) * ((1u << (kFractionBits - 1)) - 1);
+  return static_cast<uint64_t>(static_cast<uint32_t>(fraction)) << 32 | index;
 }
-uint32_t WordIndex(uint64_t word) {
-  return static_cast<uint32_t>(word & (kSplitEntriesMax - 1));
-}
+uint32_t WordIndex(uint64_t word) { return static_cast<uint32_t>(word); }
 
 struct Range {
   double least = kInfinity;
@@ -69,11 +70,12 @@ void Splitter::Load(const double* boxes, uint32_t dims, uint32_t count) {
   for (uint32_t d = 0; d < dims; ++d) {
     const double origin = ranges[d].least / 4;
     const double length = (ranges[d].most / 4 - origin) * scale;
-    const double outside = length > 0 ? length / 2 : 0.5;
+    const double outside = length > 0 ? length * kOutsideMost : kOutsideMost;
     double* low = &low_[uint64_t{d} * count];
     double* high = &high_[uint64_t{d} * count];
     double least = kInfinity;
     double most = -kInfinity;
+    double lengths = 0;
     for (uint32_t i = 0; i < count; ++i) {
       const double* box = boxes + uint64_t{i} * 2 * dims;
       // Written so that NaN takes the unbounded value of its side.
@@ -83,60 +85,61 @@ void Splitter::Load(const double* boxes, uint32_t dims, uint32_t count) {
       high[i] = hi <= length + outside ? std::max(hi, -outside) : length + outside;
       least = std::min(least, low[i]);
       most = std::max(most, high[i]);
+      lengths += high[i] - low[i];
     }
     extent_[d] = std::max(most - least, 0.0);
+    length_[d] = lengths / count;
   }
 }
 
-void Splitter::SortAlong(uint32_t dim) {
-  const double* low = &low_[uint64_t{dim} * count_];
-  sorted_.resize(count_);
-  for (uint32_t i = 0; i < count_; ++i) sorted_[i] = SortWord(low[i], i);
-  std::sort(sorted_.begin(), sorted_.end());
-}
-
-// From the sort by lower corners to the one by upper ones. Boxes are mostly small beside their
-// node, so the first is nearly the second and insertion sort mends it, unless that takes too long.
-void Splitter::ResortAlongHigh(uint32_t dim) {
-  const double* high = &high_[uint64_t{dim} * count_];
-  for (uint64_t& word : sorted_) word = SortWord(high[WordIndex(word)], WordIndex(word));
-  uint64_t moves_left = uint64_t{count_} * 16;
-  for (uint32_t i = 1; i < count_; ++i) {
-    const uint64_t word = sorted_[i];
-    uint32_t at = i;
-    for (; at > 0 && sorted_[at - 1] > word; --at) sorted_[at] = sorted_[at - 1];
-    sorted_[at] = word;
-    const uint64_t moves = i - at;
-    if (moves > moves_left) {
-      std::sort(sorted_.begin(), sorted_.end());
-      return;
+// By the upper halves of the words. Comparing sorts spend most of their time in branches that nobody
+// can predict.
+void Splitter::RadixSort(std::vector<uint64_t>* words) {
+  constexpr uint32_t kDigits = kFractionBits / 8;
+  constexpr uint32_t kValues = 1 << 8;
+  uint32_t starts[kDigits][kValues] = {};
+  for (const uint64_t word : *words) {
+    for (uint32_t k = 0; k < kDigits; ++k) ++starts[k][word >> (32 + 8 * k) & (kValues - 1)];
+  }
+  spare_.resize(words->size());
+  for (uint32_t k = 0; k < kDigits; ++k) {
+    const uint32_t shift = 32 + 8 * k;
+    uint32_t* const start = starts[k];
+    // All alike in this digit.
+    if (start[(*words)[0] >> shift & (kValues - 1)] == words->size()) continue;
+    uint32_t sum = 0;
+    for (uint32_t v = 0; v < kValues; ++v) {
+      const uint32_t size = start[v];
+      start[v] = sum;
+      sum += size;
     }
-    moves_left -= moves;
+    for (const uint64_t word : *words) spare_[start[word >> shift & (kValues - 1)]++] = word;
+    words->swap(spare_);
   }
 }
 
-// Whether the present sort, by lower corners, orders the upper ones too: the second sort of that
-// dimension would then repeat the first. Always so for points.
-bool Splitter::SortedAlongHigh(uint32_t dim) const {
-  const double* high = &high_[uint64_t{dim} * count_];
-  for (uint32_t i = 1; i < count_; ++i) {
-    if (high[WordIndex(sorted_[i])] < high[WordIndex(sorted_[i - 1])]) return false;
-  }
-  return true;
+// By dimension `dim` of the corners, which are low_ or high_.
+void Splitter::SortAlong(const std::vector<double>& corners, uint32_t dim, Sort* sort) {
+  const double* coordinates = &corners[uint64_t{dim} * count_];
+  sort->words.resize(count_);
+  for (uint32_t i = 0; i < count_; ++i) sort->words[i] = SortWord(coordinates[i], i);
+  RadixSort(&sort->words);
+  AccumulateBoxes(sort);
 }
 
-void Splitter::AccumulateBoxes() {
+void Splitter::AccumulateBoxes(Sort* sort) const {
   const uint32_t width = 2 * dims_;
-  prefix_.resize(uint64_t{count_} * width);
-  suffix_.resize(uint64_t{count_} * width);
+  const uint64_t* words = sort->words.data();
+  sort->prefix.resize(uint64_t{count_} * width);
+  sort->suffix.resize(uint64_t{count_} * width);
   for (uint32_t d = 0; d < dims_; ++d) {
     const double* low = &low_[uint64_t{d} * count_];
     const double* high = &high_[uint64_t{d} * count_];
     double least = kInfinity;
     double most = -kInfinity;
-    double* out = &prefix_[d];
+    double* out = &sort->prefix[d];
     for (uint32_t i = 0; i < count_; ++i, out += width) {
-      const uint32_t entry = WordIndex(sorted_[i]);
+      const uint32_t entry = WordIndex(words[i]);
       least = std::min(least, low[entry]);
       most = std::max(most, high[entry]);
       out[0] = least;
@@ -144,9 +147,9 @@ void Splitter::AccumulateBoxes() {
     }
     least = kInfinity;
     most = -kInfinity;
-    out = &suffix_[uint64_t{count_ - 1} * width + d];
+    out = &sort->suffix[uint64_t{count_ - 1} * width + d];
     for (uint32_t i = count_; i-- > 0; out -= width) {
-      const uint32_t entry = WordIndex(sorted_[i]);
+      const uint32_t entry = WordIndex(words[i]);
       least = std::min(least, low[entry]);
       most = std::max(most, high[entry]);
       out[0] = least;
@@ -155,11 +158,11 @@ void Splitter::AccumulateBoxes() {
   }
 }
 
-double Splitter::MarginSum(uint32_t least) const {
+double Splitter::MarginSum(const Sort& sort, uint32_t least) const {
   double sum = 0;
   for (uint32_t k = least; k <= count_ - least; ++k) {
-    const double* left = Prefix(k);
-    const double* right = Suffix(k);
+    const double* left = Prefix(sort, k);
+    const double* right = Suffix(sort, k);
     for (uint32_t d = 0; d < dims_; ++d) {
       sum += (left[dims_ + d] - left[d]) + (right[dims_ + d] - right[d]);
     }
@@ -187,17 +190,13 @@ double Splitter::Intersection(const double* a, const double* b) const {
   return volume;
 }
 
-double Splitter::SharedVolume(uint32_t left_count) const {
-  const double* left = Prefix(left_count);
-  const double* right = Suffix(left_count);
+double Splitter::SharedVolume(const double* left, const double* right) const {
   const double shared = Intersection(left, right);
   if (shared <= 0) return 0;
   return shared / (Volume(left) + Volume(right) - shared);
 }
 
-double Splitter::SharedEntries(uint32_t left_count) const {
-  const double* left = Prefix(left_count);
-  const double* right = Suffix(left_count);
+double Splitter::SharedEntries(const double* left, const double* right) const {
   double lo[kDimsMax], hi[kDimsMax];
   for (uint32_t d = 0; d < dims_; ++d) {
     lo[d] = 2 * std::max(left[d], right[d]);
@@ -216,13 +215,17 @@ double Splitter::SharedEntries(uint32_t left_count) const {
   return static_cast<double>(shared) / count_;
 }
 
-double Splitter::Overlap(uint32_t left_count) const {
-  return std::max(SharedVolume(left_count), SharedEntries(left_count));
+double Splitter::Overlap(const double* left, const double* right) const {
+  return std::max(SharedVolume(left, right), SharedEntries(left, right));
 }
 
-void Splitter::KeepOrder() {
+double Splitter::overlap() const { return Overlap(left_, right_); }
+
+void Splitter::Keep(const Sort& sort, uint32_t left_count) {
   order_.resize(count_);
-  for (uint32_t i = 0; i < count_; ++i) order_[i] = WordIndex(sorted_[i]);
+  for (uint32_t i = 0; i < count_; ++i) order_[i] = WordIndex(sort.words[i]);
+  std::copy_n(Prefix(sort, left_count), 2 * dims_, left_);
+  std::copy_n(Suffix(sort, left_count), 2 * dims_, right_);
 }
 
 namespace {
@@ -237,43 +240,40 @@ uint32_t Imbalance(uint32_t left_count, uint32_t count) {
 
 SplitChoice Splitter::Topological(double min_fill) {
   const uint32_t least = LeastSide(count_, min_fill);
-  uint32_t axis = 0;
+  SplitChoice best;
   double best_margin = kInfinity;
+  low_orders_.resize(uint64_t{dims_} * count_);
   for (uint32_t d = 0; d < dims_; ++d) {
-    SortAlong(d);
-    AccumulateBoxes();
-    double margin = MarginSum(least);
-    low_sort_ = sorted_;
-    const bool both = !SortedAlongHigh(d);
+    SortAlong(low_, d, &by_low_);
+    std::transform(by_low_.words.begin(), by_low_.words.end(), &low_orders_[uint64_t{d} * count_],
+                   WordIndex);
+    double margin = MarginSum(by_low_, least);
+    const bool both = length_[d] > extent_[d] * kShort;
     if (both) {
-      ResortAlongHigh(d);
-      AccumulateBoxes();
-      margin += MarginSum(least);
+      SortAlong(high_, d, &by_high_);
+      margin += MarginSum(by_high_, least);
     } else {
       margin *= 2;
     }
     if (margin < best_margin) {
       best_margin = margin;
-      axis = d;
-      axis_sorts_[0].swap(low_sort_);
-      axis_sorts_[1].clear();
-      if (both) axis_sorts_[1] = sorted_;
+      best.axis = d;
+      std::swap(axis_[0], by_low_);
+      if (both) std::swap(axis_[1], by_high_);
+      if (!both) axis_[1].words.clear();
     }
   }
 
-  SplitChoice best;
+  const Sort* best_sort = nullptr;
   double best_shared = kInfinity;
   double best_volume = kInfinity;
   uint32_t best_imbalance = count_ + 1;
-  for (const std::vector<uint64_t>& sort : axis_sorts_) {
-    if (sort.empty()) break;
-    sorted_ = sort;
-    AccumulateBoxes();
-    bool better_here = false;
+  for (const Sort& sort : axis_) {
+    if (sort.words.empty()) break;
     for (uint32_t k = least; k <= count_ - least; ++k) {
-      const double shared = Intersection(Prefix(k), Suffix(k));
+      const double shared = Intersection(Prefix(sort, k), Suffix(sort, k));
       if (shared > best_shared) continue;
-      const double volume = Volume(Prefix(k)) + Volume(Suffix(k));
+      const double volume = Volume(Prefix(sort, k)) + Volume(Suffix(sort, k));
       const uint32_t imbalance = Imbalance(k, count_);
       if (shared == best_shared &&
           (volume > best_volume || (volume == best_volume && imbalance >= best_imbalance))) {
@@ -283,14 +283,11 @@ SplitChoice Splitter::Topological(double min_fill) {
       best_volume = volume;
       best_imbalance = imbalance;
       best.left_count = k;
-      better_here = true;
-    }
-    if (better_here) {
-      best.overlap = Overlap(best.left_count);
-      KeepOrder();
+      best_sort = &sort;
     }
   }
-  best.axis = axis;
+  XT_ASSERT(best_sort != nullptr);
+  Keep(*best_sort, best.left_count);
   XT_ASSERT(best.left_count >= least && best.left_count <= count_ - least);
   return best;
 }
@@ -299,33 +296,91 @@ bool Splitter::OverlapMinimal(uint32_t history, double min_fill, double overlap_
                               SplitChoice* choice) {
   const uint32_t least = LeastSide(count_, min_fill);
   SplitChoice best;
-  best.overlap = kInfinity;
+  double best_overlap = kInfinity;
   for (uint32_t d = 0; d < dims_; ++d) {
     if (history != 0 && !(history >> d & 1)) continue;
-    SortAlong(d);
-    AccumulateBoxes();
+    SortAlong(low_, d, &by_low_);
     // The cut of this dimension with the least volume in common, the most balanced of equal ones.
     double least_volume = kInfinity;
     uint32_t cut = 0;
     for (uint32_t k = least; k <= count_ - least; ++k) {
-      const double volume = SharedVolume(k);
+      const double volume = SharedVolume(Prefix(by_low_, k), Suffix(by_low_, k));
       if (volume < least_volume ||
           (volume == least_volume && Imbalance(k, count_) < Imbalance(cut, count_))) {
         least_volume = volume;
         cut = k;
       }
     }
-    const double overlap = Overlap(cut);
-    if (overlap > overlap_max || overlap > best.overlap ||
-        (overlap == best.overlap && Imbalance(cut, count_) >= Imbalance(best.left_count, count_))) {
+    const double overlap = Overlap(Prefix(by_low_, cut), Suffix(by_low_, cut));
+    if (overlap > overlap_max || overlap > best_overlap ||
+        (overlap == best_overlap &&
+         Imbalance(cut, count_) >= Imbalance(best.left_count, count_))) {
       continue;
     }
-    best = SplitChoice{d, cut, overlap};
-    KeepOrder();
+    best = SplitChoice{d, cut};
+    best_overlap = overlap;
+    Keep(by_low_, cut);
   }
   if (best.left_count == 0) return false;
   *choice = best;
   return true;
+}
+
+// --- Groups. All dimensions' orders are divided along, so that none is sorted twice.
+
+void Splitter::ArrangeSides(const SplitChoice& choice, uint32_t group) {
+  XT_ASSERT(low_orders_.size() == uint64_t{dims_} * count_);
+  upper_.assign(count_, 1);
+  for (uint32_t i = 0; i < choice.left_count; ++i) upper_[order_[i]] = 0;
+  DivideRange(0, choice.left_count, count_, dims_);
+  ArrangeRange(0, choice.left_count, group);
+  ArrangeRange(choice.left_count, count_, group);
+}
+
+void Splitter::ArrangeRange(uint32_t begin, uint32_t end, uint32_t group) {
+  while (end - begin > group) {
+    uint32_t widest = 0;
+    double spread = -1;
+    for (uint32_t d = 0; d < dims_; ++d) {
+      const uint32_t* sorted = &low_orders_[uint64_t{d} * count_];
+      const double* low = &low_[uint64_t{d} * count_];
+      const double here = low[sorted[end - 1]] - low[sorted[begin]];
+      if (here > spread) {
+        spread = here;
+        widest = d;
+      }
+    }
+    const uint32_t middle = begin + (end - begin + group - 1) / group / 2 * group;
+    const uint32_t* sorted = &low_orders_[uint64_t{widest} * count_];
+    for (uint32_t i = begin; i < middle; ++i) upper_[sorted[i]] = 0;
+    for (uint32_t i = middle; i < end; ++i) upper_[sorted[i]] = 1;
+    DivideRange(begin, middle, end, widest);
+    ArrangeRange(begin, middle, group);
+    begin = middle;
+  }
+  std::copy(&low_orders_[begin], &low_orders_[begin] + (end - begin), &order_[begin]);
+}
+
+// Moves the entries of the upper half behind `middle`, in all orders `but` the one that was cut there.
+void Splitter::DivideRange(uint32_t begin, uint32_t middle, uint32_t end, uint32_t but) {
+  std::vector<uint64_t>& uppers = spare_;
+  uppers.resize(count_);
+  for (uint32_t d = 0; d < dims_; ++d) {
+    if (d == but) continue;
+    uint32_t* sorted = &low_orders_[uint64_t{d} * count_];
+    uint32_t lower = begin;
+    uint32_t upper = 0;
+    for (uint32_t i = begin; i < end; ++i) {
+      const uint32_t entry = sorted[i];
+      // Stored on both sides and counted on one: there is no branch to predict.
+      sorted[lower] = entry;
+      uppers[upper] = entry;
+      upper += upper_[entry];
+      lower += 1u - upper_[entry];
+    }
+    XT_ASSERT(lower == middle);
+    for (uint32_t i = 0; i < upper; ++i) sorted[middle + i] = static_cast<uint32_t>(uppers[i]);
+  }
 }
 
 }  // namespace xtree

@@ -41,7 +41,6 @@ inline constexpr uint32_t kSplitEntriesMax = 1 << 14;
 struct SplitChoice {
   uint32_t axis = 0;        // Dimension of the cut.
   uint32_t left_count = 0;  // The first `left_count` entries of order() go left.
-  double overlap = 1.0;     // 0..1, see Splitter.
 };
 
 class Splitter {
@@ -57,35 +56,54 @@ class Splitter {
   // the one of an earlier call.
   bool OverlapMinimal(uint32_t history, double min_fill, double overlap_max, SplitChoice* choice);
 
-  // Entry indexes, left side first, of the last split that was found.
+  // Of the last split that was found: its overlap, 0..1, and the entries' indexes, left side first.
+  double overlap() const;
   const std::vector<uint32_t>& order() const { return order_; }
+  // Reorders each side of order() so that consecutive runs of `group` entries are close together: halves
+  // it again and again at a multiple of `group`, along the dimension in which its lower corners spread
+  // most. REQUIRES: Topological has been called since Load; `choice` is the last split that was found.
+  void ArrangeSides(const SplitChoice& choice, uint32_t group);
 
  private:
-  void SortAlong(uint32_t dim);
-  void ResortAlongHigh(uint32_t dim);
-  bool SortedAlongHigh(uint32_t dim) const;
-  void AccumulateBoxes();
-  double MarginSum(uint32_t least) const;
+  // One order of the entries, and the boxes of all its heads and tails.
+  struct Sort {
+    std::vector<uint64_t> words;   // Coordinate over entry index, see SortWord.
+    std::vector<double> prefix;    // Box of the first i + 1 entries: lo x dims, hi x dims.
+    std::vector<double> suffix;    // Box of the entries from i on.
+  };
+
+  void SortAlong(const std::vector<double>& corners, uint32_t dim, Sort* sort);
+  void RadixSort(std::vector<uint64_t>* words);
+  void AccumulateBoxes(Sort* sort) const;
+  double MarginSum(const Sort& sort, uint32_t least) const;
   double Volume(const double* box) const;
   double Intersection(const double* a, const double* b) const;
-  double SharedVolume(uint32_t left_count) const;
-  double SharedEntries(uint32_t left_count) const;
-  double Overlap(uint32_t left_count) const;
-  void KeepOrder();
-  const double* Prefix(uint32_t count) const { return &prefix_[uint64_t{count - 1} * 2 * dims_]; }
-  const double* Suffix(uint32_t first) const { return &suffix_[uint64_t{first} * 2 * dims_]; }
+  double SharedVolume(const double* left, const double* right) const;
+  double SharedEntries(const double* left, const double* right) const;
+  double Overlap(const double* left, const double* right) const;
+  void Keep(const Sort& sort, uint32_t left_count);
+  void ArrangeRange(uint32_t begin, uint32_t end, uint32_t group);
+  void DivideRange(uint32_t begin, uint32_t middle, uint32_t end, uint32_t but);
+  const double* Prefix(const Sort& sort, uint32_t count) const {
+    return &sort.prefix[uint64_t{count - 1} * 2 * dims_];
+  }
+  const double* Suffix(const Sort& sort, uint32_t first) const {
+    return &sort.suffix[uint64_t{first} * 2 * dims_];
+  }
 
   uint32_t dims_ = 0;
   uint32_t count_ = 0;
   double extent_[kDimsMax];          // Of all boxes, scaled; 0 in a dimension that is flat.
+  double length_[kDimsMax];          // A box's own, on average.
   std::vector<double> low_, high_;   // dims x count, scaled.
-  std::vector<uint64_t> sorted_;     // Present sort: coordinate bits over an entry index.
-  std::vector<uint64_t> low_sort_;
-  std::vector<uint64_t> axis_sorts_[2];  // Of the best axis so far, by lower and upper corners; the
-                                         // second is empty if it equals the first.
-  std::vector<double> prefix_;       // Box of the first i + 1 entries of the present sort: lo, hi.
-  std::vector<double> suffix_;       // Box of the entries from i on.
+  Sort by_low_, by_high_;            // Of the dimension at hand.
+  Sort axis_[2];                     // Of the best axis so far, by lower and by upper corners; the
+                                     // second has no words if it equals the first.
+  std::vector<uint32_t> low_orders_;  // dims x count: entries by their lower corners.
+  std::vector<uint8_t> upper_;        // Of an entry: whether it belongs to the later half of a range.
+  std::vector<uint64_t> spare_;
   std::vector<uint32_t> order_;
+  double left_[2 * kDimsMax], right_[2 * kDimsMax];  // Boxes of the last split.
 };
 
 }  // namespace xtree

@@ -23,6 +23,7 @@
 
 #include "base/status.h"
 #include "store/store_interface.h"
+#include "tree/choose_subtree.h"
 #include "tree/geometry.h"
 #include "tree/node_layout.h"
 
@@ -40,11 +41,12 @@ class TreeChange {
   bool IsMutable(const NodeRef& ref) const { return store_->IsMutable(ref.node); }
   // The newest version. kCorruption unless it is a node of this tree on `level` (-1: any).
   Result<NodeRef> Find(NodeId id, int level) const;
-  // Hints that Find will follow: fetches the header and the group boxes at once, so that their
-  // cache misses overlap.
-  void PrefetchNode(NodeId id, uint32_t level) const {
-    const NodeLayout& l = layout(level);
-    store_->PrefetchNode(id, l.ids_offset);
+  // Where to go from a directory node to insert `box`. Find will follow: what the next step reads of a
+  // child that may be chosen is fetched at once, so that its cache misses overlap.
+  ChildChoice ChooseChild(const NodeRef& inner, const Box32& box) const {
+    const NodeLayout& l = layout(1);
+    return ChooseSubtree(l, inner.node, box, store_,
+                         inner.node->level > 1 ? l.ids_offset : sizeof(BlockHeader));
   }
   // The same for all of the first block.
   void PrefetchWhole(NodeId id) const { store_->PrefetchNode(id, kBlockBytes); }

@@ -49,9 +49,8 @@ Status TreeInsertion::Descend(NodeId root) {
       return Status::Corruption("directory node %" PRIx64 " in block %" PRIu32 " is empty",
                                 ref.id.value, ref.node->block_number);
     }
-    step.child = ChooseSubtree(inner, ref.node, key_box_);
+    step.child = change_.ChooseChild(ref, key_box_);
     const NodeId child = inner.Child(ref.node, step.child.entry);
-    change_.PrefetchNode(child, static_cast<uint32_t>(level) - 1);
     XT_ASSIGN_OR_RETURN(ref, change_.Find(child, level - 1));
   }
 }
@@ -119,13 +118,10 @@ Status TreeInsertion::RecordSplit(const Step& step) {
   ReadEntries(step.ref);
   entries_.Set(step.child.entry, pair_.left_box, pair_.left.id.value);
   entries_.Add(pair_.right_box, pair_.right.id.value);
-  BuildNode(copy, nullptr, entries_.size());
+  layout.Build(copy.node, entries_, nullptr, entries_.size());
   return Status::Ok();
 }
 
-void TreeInsertion::BuildNode(const NodeRef& ref, const uint32_t* pick, uint32_t count) const {
-  change_.layout(ref.node->level).Build(ref.node, entries_, pick, count);
-}
 
 // Dimensions along which all children in entries_ have been split.
 Result<uint32_t> TreeInsertion::SharedHistory(const Step& step) const {
@@ -147,7 +143,8 @@ Status TreeInsertion::SplitInner(uint32_t depth, bool* split) {
   *split = true;
   splitter_.Load(entries_.lo(0), layout.dims, entries_.size());
   SplitChoice choice = splitter_.Topological(kTopologicalMinFill);
-  if (choice.overlap <= kOverlapMax) return SplitNode(depth, choice);
+  const double overlap = splitter_.overlap();
+  if (overlap <= kOverlapMax) return SplitNode(depth, choice);
   XT_ASSIGN_OR_RETURN(const uint32_t history, SharedHistory(step));
   if (splitter_.OverlapMinimal(history, kOverlapMinimalMinFill, kOverlapMinimalMax, &choice)) {
     return SplitNode(depth, choice);
@@ -157,11 +154,11 @@ Status TreeInsertion::SplitInner(uint32_t depth, bool* split) {
     XT_ASSIGN_OR_RETURN(const NodeRef larger,
                         change_.StageVersion(step.ref, step.ref.node->level, step.ref.order + 1,
                                              step.ref.node->split_dims));
-    BuildNode(larger, nullptr, entries_.size());
+    layout.Build(larger.node, entries_, nullptr, entries_.size());
     return Status::Ok();
   }
   // The largest extent is full: the better of the two splits, however much it overlaps.
-  splitter_.OverlapMinimal(0, kOverlapMinimalMinFill, choice.overlap, &choice);
+  splitter_.OverlapMinimal(0, kOverlapMinimalMinFill, overlap, &choice);
   return SplitNode(depth, choice);
 }
 
@@ -182,8 +179,10 @@ Status TreeInsertion::SplitNode(uint32_t depth, const SplitChoice& choice) {
   }
   XT_ASSIGN_OR_RETURN(pair_.right,
                       change_.StageNew(level, layout.OrderFor(right_count), split_dims));
-  BuildNode(pair_.left, splitter_.order().data(), left_count);
-  BuildNode(pair_.right, splitter_.order().data() + left_count, right_count);
+  splitter_.ArrangeSides(choice, layout.group_size);
+  const uint32_t* order = splitter_.order().data();
+  layout.Build(pair_.left.node, entries_, order, left_count, true);
+  layout.Build(pair_.right.node, entries_, order + left_count, right_count, true);
   pair_.left_box = layout.Bounds(pair_.left.node);
   pair_.right_box = layout.Bounds(pair_.right.node);
   if (depth > 0) return Status::Ok();

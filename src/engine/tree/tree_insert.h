@@ -42,7 +42,6 @@ class TreeInsertion {
   Status RecordSplit(const Step& step);
   Status SplitInner(uint32_t depth, bool* split);
   Status SplitNode(uint32_t depth, const SplitChoice& choice);
-  void BuildNode(const NodeRef& ref, const uint32_t* pick, uint32_t count) const;
   Result<uint32_t> SharedHistory(const Step& step) const;
   void ReadEntries(const NodeRef& ref);
 
