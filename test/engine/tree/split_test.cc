@@ -337,8 +337,6 @@ TEST(Split, TheLargestSupernodeIsDivided) {
   EXPECT_LT(splitter.overlap(), 0.05);
 }
 
-}  // namespace
-
 TEST(Split, ArrangedSidesKeepTheirEntriesInCompactGroups) {
   for (const uint32_t dims : {1u, 2u, 5u}) {
     const uint32_t count = 209;
