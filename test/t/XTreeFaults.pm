@@ -1,0 +1,164 @@
+# What the tests of faults share: programs of test/shim, built where they are needed, and servers that run
+# under them.
+#
+# A server on the power shim (shim/power.h) keeps a shadow of its data directory that holds what was
+# synced. cut_power stops everything at one moment and puts the shadow in the directory's place.
+package XTreeFaults;
+
+use strict;
+use warnings;
+use Exporter 'import';
+use Fcntl qw(:flock);
+use File::Basename;
+use POSIX ();
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+our @EXPORT = qw(build_shim start_under power_on power_start cut_power power_syncs power_lies processes_of);
+
+my $shims = dirname(__FILE__) . '/../shim';
+my %built;
+
+# Path of the shared object or program made of test/shim/NAME.c.
+sub build_shim
+{
+	my ($name, @options) = @_;
+
+	return $built{$name} if $built{$name};
+	my $out = PostgreSQL::Test::Utils::tempdir_short() . "/$name";
+	system_or_bail('cc', '-O1', '-Wall', '-Wextra', '-o', $out, @options, "$shims/$name.c", '-ldl');
+	return $built{$name} = $out;
+}
+
+# Starts the server with this in its environment.
+sub start_under
+{
+	my ($node, %environment) = @_;
+
+	local @ENV{ keys %environment } = values %environment;
+	$node->start(fail_ok => 1) or BAIL_OUT('the server does not start under the shim');
+}
+
+sub shadow_of
+{
+	my ($node) = @_;
+	return $node->basedir . '/shadow';
+}
+
+# For a stopped server: what its directory holds now is on the disk.
+sub power_environment
+{
+	my ($node) = @_;
+	my $shadow = shadow_of($node);
+	my $shim = build_shim('power', '-shared', '-fPIC');
+
+	if (!-d "$shadow/tree")
+	{
+		mkdir $shadow;
+		system_or_bail('cp', '-a', $node->data_dir, "$shadow/tree");
+	}
+	unlink "$shadow/off", "$shadow/journal";
+	return (LD_PRELOAD => $shim, POWER_DATA => $node->data_dir, POWER_SHADOW => $shadow);
+}
+
+# Starts a stopped server on the power shim, and waits for the end of its recovery.
+sub power_on
+{
+	my ($node) = @_;
+	start_under($node, power_environment($node));
+}
+
+# Starts it without waiting: cut_power may follow at any time.
+sub power_start
+{
+	my ($node) = @_;
+	my %environment = power_environment($node);
+
+	local @ENV{ keys %environment } = values %environment;
+	$node->{_pid} = fork // die "fork: $!";
+	return if $node->{_pid};
+	open STDERR, '>>', $node->logfile;
+	open STDOUT, '>>', $node->logfile;
+	open STDIN, '<', '/dev/null';
+	POSIX::setsid();
+	exec 'postgres', '-D', $node->data_dir or POSIX::_exit(127);
+}
+
+# Ids of the postmaster and all its children.
+sub processes_of
+{
+	my ($node) = @_;
+	my $postmaster = $node->{_pid};
+	return ($postmaster, split ' ', `ps --ppid $postmaster -o pid=`);
+}
+
+# False for zombies, too.
+sub alive
+{
+	my ($process) = @_;
+	open my $stat, '<', "/proc/$process/stat" or return 0;
+	return (<$stat> // '') =~ /\) [^ZX] /;
+}
+
+sub locked
+{
+	my ($node, $step) = @_;
+
+	open my $lock, '+>>', shadow_of($node) . '/lock' or die "lock: $!";
+	flock $lock, LOCK_EX or die "lock: $!";
+	$step->();
+	close $lock;
+}
+
+# The power goes off now. Returns what of the unsynced survived: nothing if the seed is 0.
+sub cut_power
+{
+	my ($node, $seed) = @_;
+	my $shadow = shadow_of($node);
+	my $program = build_shim('power_cut');
+	my $data = $node->data_dir;
+
+	# From here on nothing reaches the disk and nobody is told that it did; so what the processes still
+	# do until they are killed depends on no sync that the disk has not seen.
+	locked($node, sub { append_to_file("$shadow/off", '') });
+	my ($postmaster) = processes_of($node);
+	kill 'STOP', $postmaster;
+	my @processes = processes_of($node);
+	kill 'KILL', @processes[ 1 .. $#processes ];
+	$node->kill9;
+	waitpid $postmaster, POSIX::WNOHANG();
+	foreach my $process (@processes)
+	{
+		sleep 0.01 while alive($process);
+	}
+	waitpid $postmaster, POSIX::WNOHANG();
+	# A process that is not reaped yet would count as a server.
+	unlink glob($node->host . '/.s.PGSQL.' . $node->port . '*');
+	my $kept = `'$program' '$data' '$shadow' $seed`;
+	BAIL_OUT("power_cut failed: $?") if $?;
+	# The directory itself stays: by its inode the host finds the shared memory it left.
+	system_or_bail('sh', '-c', "rm -rf '$data'/* && cp -a '$shadow/tree/.' '$data/'");
+	chomp $kept;
+	is(-s "$shadow/trouble" ? slurp_file("$shadow/trouble") : '', '', 'the shim saw nothing odd');
+	return $kept;
+}
+
+# Syncs honored so far.
+sub power_syncs
+{
+	my ($node) = @_;
+	return -s shadow_of($node) . '/syncs';
+}
+
+# From now on the disk lies about syncs of files like this.
+sub power_lies
+{
+	my ($node, $pattern) = @_;
+	my $file = shadow_of($node) . '/lies';
+
+	unlink $file;
+	append_to_file($file, $pattern) if defined $pattern;
+}
+
+1;
