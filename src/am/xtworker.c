@@ -445,6 +445,21 @@ flusher_exit(int code, Datum arg)
 	pg_atomic_write_u32(&xt_registry->flusher_pgprocno, 0);
 }
 
+/* Once in a flusher's life: whoever wonders where the time goes finds it in the log. */
+static void
+report_io_queue(void)
+{
+	XtError		why;
+	const char *name = xt_io_queue_name(&why);
+
+	if (strcmp(name, "portable") == 0)
+		ereport(LOG,
+				(errmsg("xtree syncs its logs one by one"),
+				 errdetail_internal("%s", why.message)));
+	else
+		ereport(DEBUG1, (errmsg_internal("xtree flusher uses %s", name)));
+}
+
 void
 XtFlusherMain(Datum arg)
 {
@@ -459,7 +474,7 @@ XtFlusherMain(Datum arg)
 	context = AllocSetContextCreate(TopMemoryContext, "xtree flusher", ALLOCSET_DEFAULT_SIZES);
 	before_shmem_exit(flusher_exit, (Datum) 0);
 	pg_atomic_write_u32(&xt_registry->flusher_pgprocno, 1 + MyProc->pgprocno);
-	ereport(DEBUG1, (errmsg_internal("xtree flusher uses %s", xt_io_queue_name())));
+	report_io_queue();
 
 	while (!ShutdownRequestPending)
 	{

@@ -48,9 +48,10 @@ Status ToOptions(const XtSpec* spec, IndexOptions* options) {
 // One queue per process, made at its first use.
 Mutex g_queue_mutex;
 std::unique_ptr<IoQueue> g_queue;
+std::string g_why_portable;  // Constant once the queue is there.
 
 IoQueue* Queue() {
-  if (g_queue == nullptr) g_queue = NewIoQueue(nullptr);
+  if (g_queue == nullptr) g_queue = NewIoQueue(&g_why_portable);
   return g_queue.get();
 }
 
@@ -313,11 +314,12 @@ void xt_sync_files(const char* const* paths, int* status, uint32_t count) noexce
   }
 }
 
-const char* xt_io_queue_name(void) noexcept {
+const char* xt_io_queue_name(XtError* why) noexcept {
   const char* name = "portable";
-  Guard(nullptr, [&] {
+  Guard(why, [&] {
     MutexLock lock(&g_queue_mutex);
     name = Queue()->name();
+    if (why != nullptr) std::snprintf(why->message, sizeof(why->message), "%s", g_why_portable.c_str());
     return Status::Ok();
   });
   return name;

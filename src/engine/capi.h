@@ -268,7 +268,8 @@ XT_API void xt_fold_end(XtIndex *index, bool published) XT_NOEXCEPT;
 
 /* Batch sync of files over many indexes (io_uring where permitted). status[i] is an XtErrorCode. */
 XT_API void xt_sync_files(const char *const *paths, int *status, uint32_t count) XT_NOEXCEPT;
-XT_API const char *xt_io_queue_name(void) XT_NOEXCEPT;
+/* "io_uring" or "portable"; in the latter case `why`, which may be NULL, says why. */
+XT_API const char *xt_io_queue_name(XtError *why) XT_NOEXCEPT;
 
 /* --- Inspection ------------------------------------------------------------------------------ */
 typedef struct XtLevelStats

@@ -15,7 +15,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 
-our @EXPORT = qw(build_shim start_under power_on power_start cut_power power_syncs power_lies processes_of);
+our @EXPORT = qw(build_shim start_under start_with scarce_start scarce power_on power_start cut_power power_syncs power_lies processes_of);
 
 my $shims = dirname(__FILE__) . '/../shim';
 my %built;
@@ -38,6 +38,42 @@ sub start_under
 
 	local @ENV{ keys %environment } = values %environment;
 	$node->start(fail_ok => 1) or BAIL_OUT('the server does not start under the shim');
+}
+
+# Starts the server by a command that ends by executing its arguments.
+sub start_with
+{
+	my ($node, @command) = @_;
+	my $directory = PostgreSQL::Test::Utils::tempdir_short();
+	my ($real) = grep { -x } map { "$_/pg_ctl" } split /:/, $ENV{PATH};
+	my $quoted = join ' ', map { s/'/'\\''/gr =~ s/^|$/'/gr } @command;
+
+	append_to_file("$directory/pg_ctl", "#!/bin/sh\nexec $quoted '$real' \"\$@\"\n");
+	chmod 0755, "$directory/pg_ctl";
+	start_under($node, PATH => "$directory:$ENV{PATH}");
+}
+
+# Starts a stopped server on the shim that can refuse (shim/scarce.c). Returns what `scarce` needs.
+sub scarce_start
+{
+	my ($node) = @_;
+	my $control = $node->basedir . '/scarce';
+
+	scarce($control);
+	start_under($node, LD_PRELOAD => build_shim('scarce', '-shared', '-fPIC'),
+		SCARCE_DATA => $node->data_dir, SCARCE_CONTROL => $control);
+	return $control;
+}
+
+# From now on so many more reservations or maps are granted; -1: any number.
+sub scarce
+{
+	my ($control, %left) = @_;
+
+	open my $file, -e $control ? '+<' : '+>', $control or die "$control: $!";
+	binmode $file;
+	syswrite $file, pack('q4', $left{reservations} // -1, 0, $left{maps} // -1, 0);
+	close $file;
 }
 
 sub shadow_of

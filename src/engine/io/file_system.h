@@ -44,7 +44,8 @@ class FileSystem {
   virtual Status Punch(const char* path, uint64_t offset, uint64_t length) = 0;
   virtual Status Truncate(const char* path, uint64_t size_bytes) = 0;
   // Maps `length` bytes from offset 0, shared and writable (or read-only). The mapping may be longer
-  // than the file; touching bytes past the end of the file is the caller's bug (SIGBUS).
+  // than the file; touching bytes past the end of the file is the caller's bug (SIGBUS). The address
+  // is aligned to a page of 4 KiB, not to a block.
   virtual Result<std::byte*> Map(const char* path, uint64_t length, bool writable) = 0;
   virtual void Unmap(std::byte* base, uint64_t length) = 0;
   // fdatasync of everything stored in the file, through mappings too. A failed sync is never

@@ -51,14 +51,19 @@ Status MemoryFileSystem::Reserve(const char* path, uint64_t offset, uint64_t len
   MutexLock lock(&mutex_);
   File& file = files_[path];
   if (file.base == nullptr) {
-    void* base = mmap(nullptr, kMemoryFileBytesMax, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (base == MAP_FAILED) {
+    void* memory = mmap(nullptr, kMemoryFileBytesMax + kPageBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) {
       const int error = errno;
       files_.erase(path);
       return Status::FromErrno(error, "could not reserve memory for file \"%s\"", path);
     }
-    file.base = static_cast<std::byte*>(base);
+    // A mapping is aligned to a page, here to no more than that: whoever relied on more would be wrong
+    // on some file systems and, by luck, right on others.
+    std::byte* first = static_cast<std::byte*>(memory);
+    const bool odd = (reinterpret_cast<uintptr_t>(first) & kPageBytes) != 0;
+    file.base = odd ? first : first + kPageBytes;
+    XT_ASSERT(munmap(odd ? first + kMemoryFileBytesMax : first, kPageBytes) == 0);
     file.inode = next_inode_++;
   }
   const uint64_t end = offset + length;

@@ -40,8 +40,12 @@ Result<std::byte*> WindowManager::EnsureMapped(uint32_t window) {
   MutexLock lock(&budget_->mutex_);
   if (std::byte* mapped = base(window)) return mapped;
   budget_->MakeRoom(this);
-  XT_ASSIGN_OR_RETURN(std::byte* mapped,
-                      fs_->Map(SegmentPath(window).c_str(), kWindowBytes, true));
+  Result<std::byte*> result = fs_->Map(SegmentPath(window).c_str(), kWindowBytes, true);
+  // The kernel may allow less than the budget does (address space, number of mappings).
+  if (result.status().code() == Code::kOutOfMemory && budget_->EvictUnpinned()) {
+    result = fs_->Map(SegmentPath(window).c_str(), kWindowBytes, true);
+  }
+  XT_ASSIGN_OR_RETURN(std::byte* mapped, std::move(result));
   if (mapped_here_ == 0) budget_->PushNewest(this);
   ++mapped_here_;
   if (window >= windows_end_) windows_end_ = window + 1;
@@ -90,6 +94,16 @@ void WindowBudget::MakeRoom(const WindowManager* for_whom) {
       PushNewest(candidate);
     }
   }
+}
+
+bool WindowBudget::EvictUnpinned() {
+  const uint64_t before = evictions();
+  WindowManager* next = nullptr;
+  for (WindowManager* m = lru_head_; m != nullptr; m = next) {
+    next = m->lru_next_;  // An eviction may take it off the list.
+    m->TryEvict(WindowManager::kEvictWindowsMax);
+  }
+  return evictions() != before;
 }
 
 void WindowManager::Trim() {

@@ -12,7 +12,8 @@
 //              always sees the other.
 // Budget:      soft: windows of pinned indexes stay, even over the budget, until the last pin goes.
 //              Eviction is by index handle, oldest first, with a second chance for those pinned since
-//              the last look; within a handle in turn, as many windows as needed.
+//              the last look; within a handle in turn, as many windows as needed. Where the kernel
+//              refuses a mapping for want of memory, all handles that are not pinned give way first.
 // Descriptors: none is kept after mapping.
 #pragma once
 
@@ -58,6 +59,8 @@ class WindowBudget {
   friend class WindowManager;
   // Evicts until one more window is within the budget, or nothing more can be evicted.
   void MakeRoom(const WindowManager* for_whom) XT_REQUIRES(mutex_);
+  // Evicts from every handle that is not pinned. False if that freed nothing.
+  bool EvictUnpinned() XT_REQUIRES(mutex_);
   void PushNewest(WindowManager* manager) XT_REQUIRES(mutex_);
   void Unlist(WindowManager* manager) XT_REQUIRES(mutex_);
 

@@ -7,9 +7,11 @@
 namespace xtree {
 
 namespace {
-constexpr uint64_t kBlockMask = ~uint64_t{kBlockBytes - 1};
-// A group or slot number is shifted past the kind and fits below a block's alignment.
-static_assert(kGroupsMax * kGroupSizeMax * 2 <= kBlockBytes);
+// Blocks lie at multiples of 8 KiB from where a window was mapped, and that is aligned to a page only.
+constexpr uint64_t kPageBytes = 4096;
+constexpr uint64_t kAddressMask = ~(kPageBytes - 1);
+// A group or slot number is shifted past the kind and fits below that alignment.
+static_assert(kGroupsMax * kGroupSizeMax * 2 <= kPageBytes && kBlockBytes % kPageBytes == 0);
 }  // namespace
 
 Status NearestScan::Begin(EpochReader* reader, uint32_t tree, const double* point,
@@ -124,8 +126,8 @@ Status NearestScan::Next(uint64_t* record_ids, double* distances, double* keys_l
     }
     std::pop_heap(heap_.begin(), heap_.end(), Later());
     heap_.pop_back();
-    const auto* block = reinterpret_cast<const BlockHeader*>(item.what & kBlockMask);
-    const auto number = static_cast<uint32_t>(item.what & ~kBlockMask) >> 1;
+    const auto* block = reinterpret_cast<const BlockHeader*>(item.what & kAddressMask);
+    const auto number = static_cast<uint32_t>(item.what & ~kAddressMask) >> 1;
     if ((item.what & 1) == kGroup) {
       ExpandGroup(block, number);
       continue;

@@ -37,7 +37,7 @@ class NearestScan {
  private:
   // `order` holds the bits of a distance, which sort as the distances do (none is negative), with
   // NaN last. `what` is a node (kNodeBit and its NodeId), or a block's address with, in the low bits
-  // that a block's alignment leaves free, a kind and the group or slot.
+  // that a page's alignment leaves free, a kind and the group or slot.
   struct Item {
     uint64_t order;
     uint64_t what;

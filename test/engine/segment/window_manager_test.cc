@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 
+#include <climits>
 #include <cstring>
 #include <memory>
 #include <set>
@@ -22,11 +23,13 @@ namespace {
 class MappingFileSystem final : public FileSystem {
  public:
   std::atomic<int> mapped{0};
+  int mapped_max = INT_MAX;  // The kernel's limit.
   Result<FileInfo> Stat(const char*) override { return Status::NotFound("unused"); }
   Status Reserve(const char*, uint64_t, uint64_t) override { return Status::Ok(); }
   Status Punch(const char*, uint64_t, uint64_t) override { return Status::Ok(); }
   Status Truncate(const char*, uint64_t) override { return Status::Ok(); }
   Result<std::byte*> Map(const char*, uint64_t length, bool) override {
+    if (mapped >= mapped_max) return Status::FromErrno(ENOMEM, "could not map");
     void* base = mmap(nullptr, length, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) return Status::FromErrno(errno, "could not map");
@@ -151,6 +154,22 @@ TEST(WindowManager, AnIdleIndexIsEvictedWindowByWindow) {
     EXPECT_EQ(h.handles[0]->base(w), nullptr);
     EXPECT_NE(h.handles[1]->base(w), nullptr);
   }
+}
+
+TEST(WindowManager, WhereTheKernelAllowsLessThanTheBudgetIdleHandlesGiveWay) {
+  MappingFileSystem fs;
+  fs.mapped_max = 3;
+  Handles h(&fs, 10, 6);
+  WindowPin pin(h.handles[0].get());
+  std::byte* pinned = h.handles[0]->MapBlock(0).value();
+  for (int i = 1; i < 6; ++i) ASSERT_TRUE(h.handles[i]->MapBlock(0).ok()) << i;
+  EXPECT_EQ(h.handles[0]->base(0), pinned);
+  EXPECT_EQ(h.budget.windows_mapped(), static_cast<uint32_t>(fs.mapped.load()));
+  WindowPin two(h.handles[5].get());
+  ASSERT_TRUE(h.handles[5]->MapBlock(0).ok());
+  fs.mapped_max = 0;
+  EXPECT_EQ(h.handles[5]->MapBlock(kWindowBlocks).status().code(), Code::kOutOfMemory);
+  EXPECT_NE(h.handles[5]->base(0), nullptr);
 }
 
 TEST(WindowManager, AFailedMappingLeavesTheCountsAlone) {
