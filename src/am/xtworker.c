@@ -22,6 +22,7 @@
 #include "common/controldata_utils.h"
 #include "miscadmin.h"
 #include "pgstat.h"
+#include "portability/instr_time.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/bgwriter.h"
 #include "postmaster/interrupt.h"
@@ -42,6 +43,14 @@
 
 /* Blocks written between two looks for interrupts. */
 #define FOLD_STEP_BLOCKS		1024
+/* A worker rests after each step for as long as it took, within these limits, so that the disk serves
+ * others too. */
+#define FOLD_REST_US_MIN		2000
+#define FOLD_REST_US_MAX		100000
+/* What is given back, or moved, in one go: a millisecond or so under the writer lock. */
+#define TIDY_STEP_VERSIONS		128
+#define COMPACT_STEP_NODES		64
+#define STEP_REST_US			500
 /* A worker for the same database is not started again sooner. */
 #define FOLD_WORKER_PAUSE_MS	5000
 /* What was dropped gives its shared memory back within this time, and after its sessions let go. */
@@ -167,9 +176,19 @@ fold_run(FoldState *state, XLogRecPtr capture_lsn, XtError *error)
 	XtHaltAt(XT_HALT_FOLD_BEGUN);
 	while (!done)
 	{
+		instr_time	start;
+		instr_time	took;
+
 		CHECK_FOR_INTERRUPTS();
+		INSTR_TIME_SET_CURRENT(start);
 		if (!xt_fold_write(state->handle->index, FOLD_STEP_BLOCKS, &done, error))
 			return false;
+		if (done || !IsBackgroundWorker ||
+			xt_log_bytes(state->handle->index) > (uint64) xtree_log_size_limit_kb * 1024 / 2)
+			continue;
+		INSTR_TIME_SET_CURRENT(took);
+		INSTR_TIME_SUBTRACT(took, start);
+		pg_usleep(Max(FOLD_REST_US_MIN, Min(FOLD_REST_US_MAX, INSTR_TIME_GET_MICROSEC(took))));
 	}
 	XtHaltAt(XT_HALT_FOLD_WRITTEN);
 	state->published = fold_publish(state->handle, capture_lsn, error);
@@ -177,8 +196,55 @@ fold_run(FoldState *state, XLogRecPtr capture_lsn, XtError *error)
 	return state->published;
 }
 
-bool
-XtFoldHandle(XtHandle *handle, XtError *error)
+/* Gives back what a fold has set free, in steps between which others get the lock. */
+static void
+fold_tidy(XtHandle *handle)
+{
+	bool		done = false;
+
+	while (!done)
+	{
+		XtLock(handle, LW_EXCLUSIVE);
+		done = xt_fold_tidy(handle->index, TIDY_STEP_VERSIONS);
+		XtUnlock(handle);
+		if (!done)
+			pg_usleep(STEP_REST_US);
+	}
+}
+
+/*
+ * Moves nodes to the front of a file that is mostly free, as after mass deletions. Returns whether a fold
+ * would make the file shorter now. What an error or a crash leaves is as good as what was before.
+ */
+static bool
+compact(XtHandle *handle)
+{
+	uint32		limit = xt_compact_limit(handle->index);
+	uint64		position = 0;
+	bool		done = false;
+	bool		ok = true;
+	XtError		error;
+
+	if (limit == PG_UINT32_MAX)
+		return false;
+	while (ok && !done)
+	{
+		CHECK_FOR_INTERRUPTS();
+		XtLock(handle, LW_EXCLUSIVE);
+		do
+			ok = xt_compact_step(handle->index, COMPACT_STEP_NODES, &position, limit, &done, &error);
+		while (!ok && XtProvideMemory(handle, &error));
+		if (DataChecksumsEnabled())
+			XtStampTouched(handle);
+		XtUnlock(handle);
+		if (!done)
+			pg_usleep(STEP_REST_US);
+	}
+	return ok;
+}
+
+static bool
+fold_once(XtHandle *handle, XtError *error)
 {
 	FoldState	state;
 	uint64		capture_lsn = 0;
@@ -218,7 +284,22 @@ XtFoldHandle(XtHandle *handle, XtError *error)
 	}
 	PG_END_ENSURE_ERROR_CLEANUP(fold_end, PointerGetDatum(&state));
 	fold_end(0, PointerGetDatum(&state));
+	if (ok)
+		fold_tidy(handle);
 	return ok;
+}
+
+bool
+XtFoldHandle(XtHandle *handle, XtError *error)
+{
+	XtError		again;
+
+	if (!fold_once(handle, error))
+		return false;
+	/* The first one has done what was asked for. */
+	if (handle->logged && compact(handle))
+		(void) fold_once(handle, &again);
+	return true;
 }
 
 static void

@@ -296,7 +296,23 @@ bool xt_fold_publish(XtIndex* index, XtError* error) noexcept {
   return Guard(error, [&] { return index->store.FoldPublish(); });
 }
 
-void xt_fold_end(XtIndex* index, bool published) noexcept { index->store.FoldEnd(published); }
+void xt_fold_end(XtIndex* index, bool published) noexcept {
+  index->store.FoldEnd(published, false);
+}
+
+bool xt_fold_tidy(XtIndex* index, uint64_t versions_max) noexcept {
+  return index->store.FoldTidy(versions_max);
+}
+
+uint32_t xt_compact_limit(const XtIndex* index) noexcept { return index->store.CompactLimit(); }
+
+bool xt_compact_step(XtIndex* index, uint32_t nodes_max, uint64_t* position, uint32_t limit,
+                     bool* done, XtError* error) noexcept {
+  return Guard(error, [&] {
+    XT_RETURN_IF_ERROR(Usable(index));
+    return index->store.CompactStep(nodes_max, position, limit, done);
+  });
+}
 
 void xt_sync_files(const char* const* paths, int* status, uint32_t count) noexcept {
   for (uint32_t i = 0; i < count; ++i) status[i] = XT_INTERNAL;

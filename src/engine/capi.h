@@ -265,6 +265,15 @@ XT_API bool xt_fold_write(XtIndex *index, uint32_t blocks_max, bool *done, XtErr
 	XT_NOEXCEPT;
 XT_API bool xt_fold_publish(XtIndex *index, XtError *error) XT_NOEXCEPT;
 XT_API void xt_fold_end(XtIndex *index, bool published) XT_NOEXCEPT;
+/* W. After a published fold: gives back up to so many node versions that it has set free, at a few
+ * microseconds each. Returns true when all is done. */
+XT_API bool xt_fold_tidy(XtIndex *index, uint64_t versions_max) XT_NOEXCEPT;
+/* Where the data file could end if nodes were moved, in blocks; UINT32_MAX: where it ends now. */
+XT_API uint32_t xt_compact_limit(const XtIndex *index) XT_NOEXCEPT;
+/* W. Moves some nodes from beyond `limit` before it; the next fold cuts the file. `position`: 0 at first,
+ * kept between the steps. */
+XT_API bool xt_compact_step(XtIndex *index, uint32_t nodes_max, uint64_t *position, uint32_t limit,
+							bool *done, XtError *error) XT_NOEXCEPT;
 
 /* Batch sync of files over many indexes (io_uring where permitted). status[i] is an XtErrorCode. */
 XT_API void xt_sync_files(const char *const *paths, int *status, uint32_t count) XT_NOEXCEPT;

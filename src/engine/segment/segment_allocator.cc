@@ -453,6 +453,34 @@ void SegmentAllocator::PunchUnused() {
   }
 }
 
+void SegmentAllocator::SortFreeSegments() {
+  for (SegmentList& list : shared_->with_space) list = SegmentList{};
+  shared_->unused = SegmentList{};
+  for (uint32_t segment = 0; segment < segments(); ++segment) {
+    const SegmentInfo& s = info(segment);
+    if (s.state == SegmentState::kUnused) {
+      PushBack(&shared_->unused, segment);
+    } else if (s.flags & kSegmentListed) {
+      PushBack(&shared_->with_space[s.order], segment);
+    }
+  }
+}
+
+bool SegmentAllocator::OpenBefore(uint32_t order, uint32_t limit) {
+  const auto before = [limit](uint32_t head) {
+    return head != 0 && (head - 1) * kSegmentBlocks < limit;
+  };
+  if (before(shared_->with_space[order].head)) return true;
+  const uint32_t head = shared_->unused.head;
+  if (!before(head)) return false;
+  Unlink(&shared_->unused, head - 1);
+  shared_->unused_segments.fetch_sub(1, std::memory_order_relaxed);
+  UseSegment(head - 1, order);
+  if (info(head - 1).free_extents != 0 || ExtendSegment(head - 1).ok()) return true;
+  ReleaseSegment(head - 1);
+  return false;
+}
+
 void SegmentAllocator::TrimFreeExtents() {
   for (uint32_t segment = 0; segment < segments(); ++segment) {
     SegmentInfo& s = info(segment);

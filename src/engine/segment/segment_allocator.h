@@ -103,6 +103,11 @@ class SegmentAllocator {
   // Truncates wholly free segments at the end of the file and punches those in the middle, beyond a
   // small reserve. Best effort; readers never touch free blocks.
   void ReturnFreeSpace();
+  // For compaction. Makes Allocate take free extents from the front of the file first, and then sees to
+  // it that there are some of `order` in a segment that begins before block `limit`; false: there is
+  // no room.
+  void SortFreeSegments();
+  bool OpenBefore(uint32_t order, uint32_t limit);
   // Also punches free extents inside segments that are in use, where at least a quarter of a segment is
   // free. Costs a call for each run of them, and the space must be reserved again when the segment is
   // next allocated from; so for when somebody asks, not for every checkpoint. Best effort.

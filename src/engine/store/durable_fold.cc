@@ -253,7 +253,7 @@ Status DurableStore::FoldPublish() {
   return status;
 }
 
-void DurableStore::FoldEnd(bool published) noexcept {
+void DurableStore::FoldEnd(bool published, bool tidy) noexcept {
   if (fold_ == nullptr) return;
   WindowPin pin(windows_);
   CaptureShared& capture = shared_->capture;
@@ -274,6 +274,22 @@ void DurableStore::FoldEnd(bool published) noexcept {
   }
   fold_.reset();
   capture.fold_running.store(0, std::memory_order_relaxed);
+  if (published && tidy) {
+    while (!FoldTidy(UINT64_MAX)) {
+    }
+  }
+}
+
+bool DurableStore::FoldTidy(uint64_t versions_max) noexcept {
+  WindowPin pin(windows_);
+  const VersionQueue& queue = shared_->table.waiting_readers;
+  const uint64_t before = queue.length;
+  Reclaim(versions_max);
+  // As many as allowed have left the queue: there may be more.
+  if (before > versions_max && queue.length <= before - versions_max) return false;
+  allocator()->ReturnFreeSpace();
+  allocator()->ScrubStep(kScrubBlocks);  // Afterwards: what has been punched need not be read.
+  return true;
 }
 
 // The capture is durable: everything that only the previous one needed goes.
@@ -301,11 +317,8 @@ void DurableStore::PublishedFold() noexcept {
   capture.durable_epoch.store(fold.content.epoch, std::memory_order_release);
   capture.folds.fetch_add(1, std::memory_order_relaxed);
   ReleaseCaptured();
-  Reclaim(UINT64_MAX);
   log_.Recycle(fold.content.log_start_seq, fold.log_bytes);
   if (log_.enabled()) log_.NoteDurable(LogMark(fold.content.log_start_seq, 0));
-  allocator()->ReturnFreeSpace();
-  allocator()->ScrubStep(kScrubBlocks);  // Afterwards: what has been punched need not be read.
 }
 
 void DurableStore::UndoCapture() noexcept {

@@ -84,8 +84,20 @@ class DurableStore final : public NodeStore, public OperationLog {
                                         // file when done; in steps so that a host can be
                                         // interrupted.
   Status FoldPublish();                 // No lock. Writes and syncs the other superblock.
-  void FoldEnd(bool published) noexcept;  // Writer lock. Frees what only the old capture used (or, if
-                                        // not published, what the failed one took).
+  // Writer lock. Frees what only the old capture used (or, if not published, what the failed one
+  // took); with `tidy` false only its table pages, for FoldTidy to do the rest.
+  void FoldEnd(bool published, bool tidy = true) noexcept;
+  // Writer lock. Gives back up to `versions_max` node versions that the last fold has set free, which
+  // costs a microsecond or two for each; then free space at the end of the file. True: all done.
+  bool FoldTidy(uint64_t versions_max) noexcept;
+
+  // --- Compaction (durable_compact.cc), between folds; the fold after it makes the file shorter.
+  // Where the file could end, or UINT32_MAX: it is not worth while.
+  uint32_t CompactLimit() const;
+  // Writer lock. Moves up to `nodes_max` nodes that lie at or beyond block `limit` before it.
+  // `position` begins at 0 and is kept between the steps. kNeedMemory as Stage*.
+  Status CompactStep(uint32_t nodes_max, uint64_t* position, uint32_t limit, bool* done);
+
   // All four steps, and a second sync so that both slots name this capture: bulk build. With no
   // concurrent user.
   Status WriteCaptureInPlace();
@@ -130,6 +142,10 @@ class DurableStore final : public NodeStore, public OperationLog {
   void PublishedFold() noexcept;
   void UndoCapture() noexcept;
   void MarkNodesUnstamped() noexcept;
+
+  // durable_compact.cc
+  Status Move(NodeId id, uint32_t limit, bool* full);
+  void MoveTablePages(uint32_t limit);
 
   FileSystem* const fs_;
   bool adopted_ = false;

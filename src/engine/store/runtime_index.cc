@@ -52,6 +52,9 @@ constexpr uint64_t kRecoveryMsTarget = 60'000;
 constexpr uint64_t kLogBytesMin = 16u << 20;
 constexpr uint32_t kDirtyPercentMax = 100;
 constexpr uint32_t kFoldStepBlocks = 4096;
+// A millisecond or so under the writer lock.
+constexpr uint64_t kTidyStepVersions = 256;
+constexpr uint32_t kCompactStepNodes = 64;
 
 }  // namespace
 
@@ -322,8 +325,13 @@ Status DurableIndex::FinishFold() {
   if (status.ok()) status = durable.FoldPublish();
   {
     MutexLock lock(&writer_mutex_);
-    durable.FoldEnd(status.ok());
+    durable.FoldEnd(status.ok(), false);
     fold_begun_ = false;
+  }
+  // In steps, so that nobody waits long for the lock.
+  for (bool tidy = !status.ok(); !tidy;) {
+    MutexLock lock(&writer_mutex_);
+    tidy = durable.FoldTidy(kTidyStepVersions);
   }
   // Whoever waits for a commit may find that the capture has made it durable.
   MutexLock lock(&commit_mutex_);
@@ -349,9 +357,24 @@ Status DurableIndex::FoldNow() {
   return FinishFold();
 }
 
+// Under fold_mutex_. Moves nodes to the front of a file of which most is free.
+Status DurableIndex::Compact(bool* moved) {
+  const uint32_t limit = durable.CompactLimit();
+  *moved = limit != UINT32_MAX;
+  uint64_t position = 0;
+  for (bool done = !*moved; !done;) {
+    MutexLock lock(&writer_mutex_);
+    XT_RETURN_IF_ERROR(durable.CompactStep(kCompactStepNodes, &position, limit, &done));
+  }
+  return Status::Ok();
+}
+
 Status DurableIndex::Checkpoint() {
   MutexLock fold_lock(&fold_mutex_);
   XT_RETURN_IF_ERROR(FoldNow());
+  bool moved;
+  XT_RETURN_IF_ERROR(Compact(&moved));
+  if (moved) XT_RETURN_IF_ERROR(FoldNow());
   MutexLock lock(&writer_mutex_);
   node_store_->allocator()->TrimFreeExtents();
   return Status::Ok();

@@ -118,6 +118,7 @@ class DurableIndex final : private DurableIndexParts, public RuntimeIndex {
   void BeginWantedFold() XT_REQUIRES(writer_mutex_);
   Status FinishFold() XT_REQUIRES(fold_mutex_) XT_EXCLUDES(writer_mutex_);
   Status FoldNow() XT_REQUIRES(fold_mutex_) XT_EXCLUDES(writer_mutex_);
+  Status Compact(bool* moved) XT_REQUIRES(fold_mutex_) XT_EXCLUDES(writer_mutex_);
   uint64_t log_ops() const {
     return index_shared->log.appended_ops.load(std::memory_order_relaxed);
   }
