@@ -62,7 +62,7 @@ my $create = qq(
 		EXECUTE format('CREATE TABLE part_%s PARTITION OF part FOR VALUES FROM (%s) TO (%s)', i, i * 100, i * 100 + 100);
 	END LOOP; END \$\$;
 	INSERT INTO part SELECT i, point((i * 7919 % 360007) / 1000.0 - 180, (i * 104729 % 180001) / 1000.0 - 90)
-	FROM generate_series(0, $rows - 1) AS i;
+	FROM generate_series(0::bigint, $rows - 1) AS i;
 	CREATE INDEX part_p ON part USING METHOD (p););
 sub create_partitions
 {
