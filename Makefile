@@ -32,6 +32,7 @@ DATA = sql/xtree--1.0.sql
 MODULE_big = xtree
 PGFILEDESC = "xtree - X-tree index access method"
 OBJS = \
+	src/am/xtbuffers.o \
 	src/am/xtbuild.o \
 	src/am/xtcompare.o \
 	src/am/xtcost.o \

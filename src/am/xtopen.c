@@ -20,7 +20,6 @@
 #include "catalog/catalog.h"
 #include "common/relpath.h"
 #include "miscadmin.h"
-#include "storage/bufmgr.h"
 #include "storage/bufpage.h"
 #include "storage/checksum.h"
 #include "storage/ipc.h"
@@ -246,20 +245,6 @@ XtProvideMemory(XtHandle *handle, XtError *error)
 	xt_chunk_provide(handle->index, request.array, request.level, chunk,
 					 dsa_get_address(XtGetArea(), chunk));
 	return true;
-}
-
-void
-XtDropHostBuffers(const XtRelKey *key)
-{
-	SMgrRelation reln = smgropen(node_of(key).node, key->backend);
-
-	/*
-	 * Dirty ones are newer than the file: redo of page images, or the copy that CREATE DATABASE makes
-	 * through buffers. Until an index is opened nobody stores into its file by a mapping.
-	 */
-	if (key->backend == InvalidBackendId)
-		FlushRelationsAllBuffers(&reln, 1);
-	DropRelFileNodesAllBuffers(&reln, 1);
 }
 
 /* Reads the state from the files. Writer lock held exclusively. */

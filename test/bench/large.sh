@@ -6,7 +6,7 @@
 #   LARGE_ROWS     default 10000000 (takes 1.5 GB of disk, and a quarter of an hour with GiST)
 #   LARGE_METHODS  default "gist xtree"
 cd "$(dirname "$0")/../.."
-test/lib/setup.sh bench
+test/lib/setup.sh check
 . test/lib/common.sh
 ROWS=${LARGE_ROWS:-10000000}
 METHODS=${LARGE_METHODS:-gist xtree}

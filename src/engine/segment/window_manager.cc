@@ -80,6 +80,7 @@ void WindowManager::DropAll() {
 }
 
 void WindowBudget::MakeRoom(const WindowManager* for_whom) {
+  if (windows_mapped() < windows_max_) return;
   uint32_t listed = 0;
   for (WindowManager* m = lru_head_; m != nullptr; m = m->lru_next_) ++listed;
   // Twice around at most: a handle that was pinned since it was last looked at gets a second
