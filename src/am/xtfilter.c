@@ -325,8 +325,7 @@ XtFilterSet(XtFilter *filter, ScanKey keys, int nkeys)
 }
 
 int
-XtFilterApply(XtFilter *filter, uint64 *record_ids, double *keys_lo, double *keys_hi,
-			  double *distances, int count)
+XtFilterApply(XtFilter *filter, uint64 *record_ids, double *keys, double *distances, int count)
 {
 	int			kept = 0;
 
@@ -343,8 +342,8 @@ XtFilterApply(XtFilter *filter, uint64 *record_ids, double *keys_lo, double *key
 	}
 	for (int row = 0; row < count; row++)
 	{
-		const double x = keys_lo[2 * row];
-		const double y = keys_lo[2 * row + 1];
+		const double x = keys[2 * row];
+		const double y = keys[2 * row + 1];
 		bool		inside = true;
 
 		for (int i = 0; i < filter->count && inside; i++)
@@ -361,13 +360,8 @@ XtFilterApply(XtFilter *filter, uint64 *record_ids, double *keys_lo, double *key
 		if (!inside)
 			continue;
 		record_ids[kept] = record_ids[row];
-		keys_lo[2 * kept] = x;
-		keys_lo[2 * kept + 1] = y;
-		if (keys_hi != NULL)
-		{
-			keys_hi[2 * kept] = x;
-			keys_hi[2 * kept + 1] = y;
-		}
+		keys[2 * kept] = x;
+		keys[2 * kept + 1] = y;
 		if (distances != NULL)
 			distances[kept] = distances[row];
 		kept++;

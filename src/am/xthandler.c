@@ -118,6 +118,7 @@ _PG_init(void)
 	 */
 	if (!process_shared_preload_libraries_in_progress)
 		return;
+	xt_preload();
 	XtWalRegister();
 	prev_shmem_request_hook = shmem_request_hook;
 	shmem_request_hook = xtree_shmem_request;

@@ -204,10 +204,9 @@ typedef struct XtFilter XtFilter;
 extern XtFilter *XtFilterCreate(void);
 /* For the keys of a new rescan; the index is of points. False: some need a recheck nevertheless. */
 extern bool XtFilterSet(XtFilter *filter, ScanKey keys, int nkeys);
-/* Keeps the rows of a batch that match, in their order; returns how many. keys_hi and distances may
- * be NULL. */
-extern int	XtFilterApply(XtFilter *filter, uint64 *record_ids, double *keys_lo, double *keys_hi,
-						  double *distances, int count);
+/* Keeps the rows of a batch that match, in their order; returns how many. distances may be NULL. */
+extern int	XtFilterApply(XtFilter *filter, uint64 *record_ids, double *keys, double *distances,
+						  int count);
 
 typedef enum XtOrderKind
 {
@@ -237,6 +236,9 @@ extern void XtBuildOrder(const XtSpec *spec, ScanKey key, XtOrder *order);
  */
 extern double XtDistanceBound(const XtSpec *spec, const XtOrder *order, double distance,
 							  const double *lo, const double *hi, bool *exact);
+
+/* xtsort.c: by heap page. `spare` has room for `count`, at most XT_SCAN_BATCH_MIN. */
+extern void XtSortByBlock(uint64 *record_ids, uint64 *spare, int count);
 
 /* --- Index-only scans (xtreturn.c) ------------------------------------------------------------- */
 typedef struct XtReturn XtReturn;

@@ -30,15 +30,8 @@
 
 #include "xtree.h"
 
-#define ST_SORT sort_record_ids
-#define ST_ELEMENT_TYPE uint64
-#define ST_COMPARE(a, b) (*(a) < *(b) ? -1 : *(a) > *(b))
-#define ST_SCOPE static
-#define ST_DEFINE
-#include "lib/sort_template.h"
-
 /* A first batch that serves a small LIMIT; each further one is twice as long. */
-#define NEAREST_BATCH_MIN	32
+#define NEAREST_BATCH_MIN	4
 
 typedef enum XtStage
 {
@@ -70,6 +63,7 @@ typedef struct XtScanOpaqueData
 	int			count;
 	int			next;
 	uint64	   *record_ids;
+	uint64	   *spare_ids;		/* as many, for sorting */
 	double	   *distances;		/* ordered scans only */
 	double	   *keys_lo;		/* where they are needed; NULL before the first such rescan */
 	double	   *keys_hi;
@@ -114,7 +108,10 @@ allocate_batch(IndexScanDesc scan, int dims)
 	XtScanOpaque so = (XtScanOpaque) scan->opaque;
 
 	if (so->record_ids == NULL)
-		so->record_ids = palloc(sizeof(uint64) * XT_SCAN_BATCH_MIN);
+	{
+		so->record_ids = palloc(2 * sizeof(uint64) * XT_SCAN_BATCH_MIN);
+		so->spare_ids = so->record_ids + XT_SCAN_BATCH_MIN;
+	}
 	if (so->walks_nearest && so->distances == NULL)
 		so->distances = palloc(sizeof(double) * XT_SCAN_BATCH_MIN);
 	if ((so->walks_nearest || so->query.filter || scan->xs_want_itup) && so->keys_lo == NULL)
@@ -280,7 +277,10 @@ fetch_batch(IndexScanDesc scan)
 	const bool	ordered = so->stage == STAGE_ORDERED;	/* the other trees have no keys to look at */
 	const bool	nearest = ordered && so->walks_nearest;
 	const bool	filter = ordered && so->query.filter;
-	const bool	keys = nearest || filter || (ordered && so->returns != NULL);
+	/* What looks at them: filters, index-only scans, and distances that are not exact as they are. */
+	const bool	keys = filter || (ordered && so->returns != NULL) ||
+		(nearest && so->order.kind != XT_ORDER_EXACT);
+	const bool	upper = keys && so->ref->handle->spec.kind == XT_BOX;
 	uint32		capacity = XT_SCAN_BATCH_MIN;
 	XtError		error;
 	int			n;
@@ -293,7 +293,7 @@ fetch_batch(IndexScanDesc scan)
 	do
 	{
 		n = xt_scan_next(so->ref->scan, so->record_ids,
-						 keys ? so->keys_lo : NULL, keys ? so->keys_hi : NULL,
+						 keys ? so->keys_lo : NULL, upper ? so->keys_hi : NULL,
 						 nearest ? so->distances : NULL, capacity, false, &error);
 	} while (n < 0 && XtProvideMemory(so->ref->handle, &error));
 	if (n < 0)
@@ -301,15 +301,14 @@ fetch_batch(IndexScanDesc scan)
 	if (n == 0)
 		return false;
 	if (filter)
-		n = XtFilterApply(so->filter, so->record_ids, so->keys_lo, so->keys_hi,
-						  nearest ? so->distances : NULL, n);
+		n = XtFilterApply(so->filter, so->record_ids, so->keys_lo, nearest ? so->distances : NULL, n);
 
 	/*
 	 * Rows of one heap page one after the other, so that it is pinned once. The order of the tree stays
 	 * in a scan of everything, since CLUSTER is after that, and where the heap is rarely looked at.
 	 */
 	if (!nearest && so->returns == NULL && scan->numberOfKeys > 0)
-		sort_record_ids(so->record_ids, n);
+		XtSortByBlock(so->record_ids, so->spare_ids, n);
 	so->count = n;
 	return true;
 }

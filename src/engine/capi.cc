@@ -1,6 +1,7 @@
 // The C wall: process, creation, state, changes and folds. Scans and inspection are in
 // capi_scan.cc, bulk builds in capi_build.cc.
 #include <cstring>
+#include <new>
 
 #include "base/mutex.h"
 #include "capi_internal.h"
@@ -66,6 +67,12 @@ void xt_epoch_shared_init(void* memory, uint32_t slots) noexcept {
 }
 
 uint64_t xt_index_shared_bytes(void) noexcept { return sizeof(IndexShared); }
+
+void xt_preload() noexcept {
+  // The C++ library's own references to the allocator; ours are bound when the library is loaded.
+  void* memory = ::operator new(64, std::nothrow);
+  ::operator delete(memory);
+}
 
 XtRuntime* xt_runtime_create(void* epoch_shared, uint32_t slot, uint32_t windows_max,
                              XtError* error) noexcept {

@@ -106,6 +106,9 @@ XT_API void xt_epoch_shared_init(void *memory, uint32_t slots) XT_NOEXCEPT;
 /* Size of the zeroed shared memory that describes one index. */
 XT_API uint64_t xt_index_shared_bytes(void) XT_NOEXCEPT;
 
+/* In the process that others are forked from: has the loader resolve once what it otherwise resolves
+ * at the first use in each of them. */
+XT_API void xt_preload(void) XT_NOEXCEPT;
 /* `slot`: this process's reader slot, which no other process uses. */
 XT_API XtRuntime *xt_runtime_create(void *epoch_shared, uint32_t slot, uint32_t windows_max,
 									XtError *error) XT_NOEXCEPT;

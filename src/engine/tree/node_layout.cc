@@ -164,6 +164,39 @@ void NodeLayout::ReadKey(const BlockHeader* node, uint32_t entry, double* lo, do
   }
 }
 
+void NodeLayout::ReadEntries(const BlockHeader* block, const uint16_t* slots, uint32_t count,
+                             uint64_t* ids, double* lo, double* hi) const {
+  XT_ASSERT(leaf);
+  // Row by row: the loops hold no branch, and the entries of a group lie side by side.
+  const auto read_row = [&]<class T>(const T*, uint32_t row, double* out) {
+    const uint32_t shift = group_shift;
+    const uint32_t lane_mask = group_size - 1;
+    for (uint32_t i = 0; i < count; ++i, out += dims) {
+      const T* coords = reinterpret_cast<const T*>(Coords(block, slots[i] >> shift));
+      *out = double{LoadRelaxed(coords + (size_t{row} << shift) + (slots[i] & lane_mask))};
+    }
+  };
+  const auto read = [&](uint32_t row, double* out) {
+    if (wide) {
+      read_row(static_cast<const double*>(nullptr), row, out);
+    } else {
+      read_row(static_cast<const float*>(nullptr), row, out);
+    }
+  };
+  for (uint32_t d = 0; d < dims; ++d) {
+    if (lo != nullptr) read(d * corners, lo + d);
+    if (hi != nullptr) read(d * corners + corners - 1, hi + d);
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    const std::byte* group = GroupIds(block, slots[i] >> group_shift);
+    const uint32_t lane = slots[i] & (group_size - 1);
+    const uint64_t low = LoadRelaxed(reinterpret_cast<const uint32_t*>(group) + lane);
+    const uint64_t high =
+        LoadRelaxed(reinterpret_cast<const uint16_t*>(group + group_size * sizeof(uint32_t)) + lane);
+    ids[i] = high << 32 | low;
+  }
+}
+
 Box32 NodeLayout::ChildBox(const BlockHeader* node, uint32_t entry) const {
   XT_ASSERT(!leaf);
   const BlockHeader* block = Block(node, entry / block_capacity);

@@ -195,6 +195,10 @@ struct NodeLayout {
   NodeId Child(const BlockHeader* node, uint32_t entry) const { return NodeId{Id(node, entry)}; }
   // Writes dims doubles to each (hi may be null).
   void ReadKey(const BlockHeader* node, uint32_t entry, double* lo, double* hi) const;
+  // Id and key of each of the leaf entries in `slots` of one block; keys (dims doubles each) where not
+  // null.
+  void ReadEntries(const BlockHeader* block, const uint16_t* slots, uint32_t count, uint64_t* ids,
+                   double* lo, double* hi) const;
   // REQUIRES: an inner node.
   Box32 ChildBox(const BlockHeader* node, uint32_t entry) const;
   // Entry whose NodeId is `id`, or UINT32_MAX.

@@ -101,14 +101,10 @@ Status WindowScan::Emit(const NodeRef& node, uint64_t* record_ids, double* keys_
     } else {
       uint16_t slots[kGroupsMax * kGroupSizeMax];
       const uint32_t found = kernels_.leaf_slots(*leaf_, block, entries, query_, slots);
-      double lo[kDimsMax], hi[kDimsMax];
-      for (uint32_t f = 0; f < found; ++f) {
-        leaf_->ReadKey(block, slots[f], lo, hi);
-        const size_t at = size_t{*count + f} * dims;
-        if (keys_lo != nullptr) std::copy(lo, lo + dims, keys_lo + at);
-        if (keys_hi != nullptr) std::copy(hi, hi + dims, keys_hi + at);
-        record_ids[*count + f] = leaf_->Id(block, slots[f]);
-      }
+      const size_t at = size_t{*count} * dims;
+      leaf_->ReadEntries(block, slots, found, record_ids + *count,
+                         keys_lo == nullptr ? nullptr : keys_lo + at,
+                         keys_hi == nullptr ? nullptr : keys_hi + at);
       *count += found;
     }
     if (entries < leaf_->block_capacity) break;

@@ -110,6 +110,40 @@ TEST(NodeLayout, AppendedEntriesAreReadBackExactly) {
   }
 }
 
+TEST(NodeLayout, ReadsChosenEntriesOfABlockAsOneByOne) {
+  for (const KeySpec& spec : TestSpecs()) {
+    SCOPED_TRACE(SpecName(spec));
+    HeapNode heap(spec, 0, NodeLayout::For(spec, true).base_order);
+    const NodeLayout& l = heap.layout();
+    RandomKeys random(spec, 5);
+    random.nan = true;
+    for (uint32_t e = 0; e < l.block_capacity; ++e) {
+      const Key key = random.NextKey();
+      l.Append(heap.node(), key.lo, key.hi, kRecordIdMax - 3 * e);
+    }
+    std::vector<uint16_t> slots;
+    for (uint32_t e = 0; e < l.block_capacity; ++e) {
+      if (random.Below(3) != 0) slots.push_back(static_cast<uint16_t>(e));
+    }
+    const auto count = static_cast<uint32_t>(slots.size());
+    std::vector<uint64_t> ids(count), ids_alone(count);
+    std::vector<double> lo(count * spec.dims), hi(count * spec.dims), lo_alone(count * spec.dims);
+    l.ReadEntries(heap.node(), slots.data(), count, ids.data(), lo.data(), hi.data());
+    l.ReadEntries(heap.node(), slots.data(), count, ids_alone.data(), lo_alone.data(), nullptr);
+    for (uint32_t i = 0; i < count; ++i) {
+      double want_lo[kDimsMax], want_hi[kDimsMax];
+      l.ReadKey(heap.node(), slots[i], want_lo, want_hi);
+      ASSERT_EQ(ids[i], l.Id(heap.node(), slots[i]));
+      ASSERT_EQ(ids_alone[i], ids[i]);
+      for (uint32_t d = 0; d < spec.dims; ++d) {
+        ASSERT_TRUE(SameBits(lo[i * spec.dims + d], want_lo[d]));
+        ASSERT_TRUE(SameBits(hi[i * spec.dims + d], want_hi[d]));
+        ASSERT_TRUE(SameBits(lo_alone[i * spec.dims + d], want_lo[d]));
+      }
+    }
+  }
+}
+
 TEST(NodeLayout, BuildKeepsAllEntriesAndBoundsThem) {
   for (const KeySpec& spec : TestSpecs()) {
     SCOPED_TRACE(SpecName(spec));
