@@ -143,6 +143,17 @@ sub kill_postmaster
 	die 'the server does not start again';
 }
 
+# Not by poll_query_until, which feeds its query through a pipe, and dies where the server is gone first.
+sub wait_until_up
+{
+	for (1 .. 1200)
+	{
+		return if system("psql -Xq -d '" . $node->connstr('postgres') . "' -c 'SELECT true' >/dev/null 2>&1") == 0;
+		sleep(0.1);
+	}
+	die 'the server does not come up again';
+}
+
 my $end = time + 60 * $minutes;
 my %kills;
 my $recoveries_killed = 0;
@@ -179,7 +190,7 @@ while (time < $end)
 		}
 	}
 	if ($kind eq 'server' || $kind eq 'clean') { $node->start }
-	else { $node->poll_query_until('postgres', 'SELECT true') }
+	else { wait_until_up() }
 
 	# Prepared transactions survive; half of them stay for the next round.
 	foreach my $prepared (split /\n/, $node->safe_psql('postgres', 'SELECT gid FROM pg_prepared_xacts'))
