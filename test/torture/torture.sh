@@ -44,6 +44,13 @@ if prepare_postgres && prepare_sources; then
 	failed=$((failed + suite_failed))
 	suite_passed=0
 	suite_failed=0
+	say "== 100 power cuts, 10,000 cycles of creating and dropping of each kind"
+	TAP_SECONDS=7200 POWER_ROUNDS=100 LEAK_CYCLES=10000 \
+		CHECK_TAP="test/t/015_power.pl test/t/018_leaks.pl" run_tap
+	passed=$((passed + suite_passed))
+	failed=$((failed + suite_failed))
+	suite_passed=0
+	suite_failed=0
 	TAP_SECONDS=$((TORTURE_MINUTES * 60 + 900))
 	CHECK_TAP=test/torture/kill_loop.pl run_tap
 else
