@@ -63,8 +63,10 @@ Status IndexDetails::PrepareInsert(const Key* key, uint64_t record_id) {
   }
   const uint32_t corners = spec.kind == KeyKind::kPoint ? 1 : 2;
   Preparation preparation(this);
+  XTree& tree = trees_[pending_.tree];
+  XT_RETURN_IF_ERROR(tree.LocateInsert(pending_.key));
   XT_RETURN_IF_ERROR(ReserveLog(sizeof(uint64_t) + corners * spec.dims * sizeof(double)));
-  XT_RETURN_IF_ERROR(trees_[pending_.tree].PrepareInsert(pending_.key, record_id));
+  XT_RETURN_IF_ERROR(tree.PrepareInsert(pending_.key, record_id));
   preparation.Keep();
   return Status::Ok();
 }

@@ -5,16 +5,20 @@
 
 namespace xtree {
 
+Status TreeInsertion::Locate(const Key& key) {
+  key_box_ = Box32::Around(change_.spec().dims, key.lo, key.hi);
+  leaf_ = change_.root();
+  return leaf_.valid() ? Descend(leaf_) : Status::Ok();
+}
+
 Status TreeInsertion::Prepare(const Key& key, uint64_t record_id) {
   const uint32_t dims = change_.spec().dims;
   XT_ASSERT(record_id <= kRecordIdMax);
   if (entries_.dims() != dims) entries_ = EntryList(dims);
-  key_box_ = Box32::Around(dims, key.lo, key.hi);
   change_.AddEntries(1);
-  const NodeId root = change_.root();
-  if (!root.valid()) return PlantRoot(key, record_id);
+  if (!leaf_.valid()) return PlantRoot(key, record_id);
 
-  XT_RETURN_IF_ERROR(Descend(root));
+  XT_ASSIGN_OR_RETURN(path_[depth_].ref, change_.Find(leaf_, 0));
   bool split = false;
   // Top down, as the edits will be applied: ancestors that stay where they are.
   for (uint32_t i = 0; i < depth_; ++i) {
@@ -43,15 +47,19 @@ Status TreeInsertion::Descend(NodeId root) {
   for (depth_ = 0;; ++depth_) {
     Step& step = path_[depth_];
     step.ref = ref;
-    const int level = ref.node->level;
-    if (level == 0) return Status::Ok();
+    const uint32_t level = ref.node->level;
+    if (level == 0) return Status::Ok();  // A root.
     if (XT_UNLIKELY(ref.node->count == 0)) {
       return Status::Corruption("directory node %" PRIx64 " in block %" PRIu32 " is empty",
                                 ref.id.value, ref.node->block_number);
     }
     step.child = change_.ChooseChild(ref, key_box_);
-    const NodeId child = inner.Child(ref.node, step.child.entry);
-    XT_ASSIGN_OR_RETURN(ref, change_.Find(child, level - 1));
+    leaf_ = inner.Child(ref.node, step.child.entry);
+    if (level == 1) {
+      ++depth_;
+      return Status::Ok();
+    }
+    XT_ASSIGN_OR_RETURN(ref, change_.Find(leaf_, static_cast<int>(level) - 1));
   }
 }
 

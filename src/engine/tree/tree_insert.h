@@ -18,7 +18,10 @@ class TreeInsertion {
   explicit TreeInsertion(TreeChange* change) : change_(*change) {}
   TreeInsertion(const TreeInsertion&) = delete;
 
-  // Leaves in the change what it takes to insert the entry. On failure the caller discards it.
+  // Chooses the path, and has the leaf fetched: what the caller does before Prepare costs less than it
+  // takes. On failure of either the caller discards the change.
+  Status Locate(const Key& key);
+  // Leaves in the change what it takes to insert the entry. REQUIRES: Locate(key), in this change.
   Status Prepare(const Key& key, uint64_t record_id);
 
  private:
@@ -47,6 +50,7 @@ class TreeInsertion {
 
   TreeChange& change_;
   Box32 key_box_;
+  NodeId leaf_;                   // Invalid in an empty tree.
   uint32_t depth_ = 0;            // Of the leaf; path_[0] is the root.
   Step path_[kTreeLevelsMax];
   SplitPair pair_;

@@ -16,6 +16,7 @@ struct XTree::Pending {
   TreeChange change;
   TreeInsertion insertion{&change};
   TreeDeletion deletion{&change};
+  bool located = false;  // The change is an insertion whose path is chosen.
 };
 
 XTree::XTree(StoreInterface* store, uint32_t tree)
@@ -29,7 +30,6 @@ namespace {
 // Runs a preparation. Should memory run out in it, the change is taken back first.
 template <class Prepare>
 Status Guarded(TreeChange* change, Prepare prepare) {
-  XT_RETURN_IF_ERROR(change->Begin());
   try {
     return prepare();
   } catch (const std::bad_alloc&) {
@@ -39,13 +39,23 @@ Status Guarded(TreeChange* change, Prepare prepare) {
 }
 }  // namespace
 
+Status XTree::LocateInsert(const Key& key) {
+  XT_RETURN_IF_ERROR(pending_->change.Begin());
+  XT_RETURN_IF_ERROR(pending_->insertion.Locate(key));
+  pending_->located = true;
+  return Status::Ok();
+}
+
 Status XTree::PrepareInsert(const Key& key, uint64_t record_id) {
+  if (!pending_->located) XT_RETURN_IF_ERROR(LocateInsert(key));
+  pending_->located = false;
   return Guarded(&pending_->change,
                  [&] { return pending_->insertion.Prepare(key, record_id); });
 }
 
 Status XTree::PrepareDelete(const Key& bound, const uint64_t* record_ids, uint32_t count,
                             uint32_t* found, LeafHint hint) {
+  XT_RETURN_IF_ERROR(pending_->change.Begin());
   return Guarded(&pending_->change, [&] {
     return pending_->deletion.Prepare(bound, record_ids, count, hint, found);
   });
@@ -53,7 +63,10 @@ Status XTree::PrepareDelete(const Key& bound, const uint64_t* record_ids, uint32
 
 void XTree::Apply() noexcept { pending_->change.Apply(); }
 
-void XTree::Discard() noexcept { pending_->change.Discard(); }
+void XTree::Discard() noexcept {
+  pending_->located = false;
+  pending_->change.Discard();
+}
 
 namespace {
 // The same number, or both not one; for this purpose zeros of either sign are the same.

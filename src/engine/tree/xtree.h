@@ -33,6 +33,9 @@ class XTree {
   ~XTree();
   XTree(const XTree&) = delete;
 
+  // The first half of PrepareInsert, for who has something else to do before the second, while memory
+  // fetches the leaf. PrepareInsert of the same key, or Discard, must follow.
+  Status LocateInsert(const Key& key);
   // Chooses the path, builds whatever new versions the insertion needs (copies of captured nodes,
   // splits, supernodes), and remembers the in-place edits.
   Status PrepareInsert(const Key& key, uint64_t record_id);
