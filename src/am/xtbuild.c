@@ -33,6 +33,8 @@
 #include "utils/tuplesort.h"
 
 #define BUILD_BATCH			1024
+/* Blocks written between two looks for interrupts. */
+#define BUILD_FINISH_BLOCKS	1024
 
 typedef struct BuildState
 {
@@ -267,6 +269,11 @@ log_blocks(BuildState *state)
 			count = 0;
 		}
 	}
+	if (xt_faulted(state->handle->index))
+	{
+		xt_fault(state->handle->index, &error);
+		XtReportError(index, &error);
+	}
 	XtHaltAt(XT_HALT_BUILD_IMAGES);
 	pg_atomic_write_u64(&state->handle->shared->images_lsn, XtLogBuilt(index, end));
 	XtHaltAt(XT_HALT_BUILT);
@@ -278,6 +285,8 @@ build_cleanup(int code, Datum arg)
 {
 	BuildState *state = (BuildState *) DatumGetPointer(arg);
 
+	/* An error may have come with locks held that what follows is going to take. */
+	LWLockReleaseAll();
 	if (state->build != NULL)
 		xt_build_free(state->build);
 	state->build = NULL;
@@ -291,8 +300,11 @@ run_build(BuildState *state, Relation heap, struct IndexInfo *indexInfo)
 	Relation	index = state->index;
 	double		heap_tuples;
 	XtError		error;
+	const volatile int *const cancel[2] = {(const volatile int *) &QueryCancelPending,
+	(const volatile int *) &ProcDiePending};
+	bool		done = false;
 
-	state->build = xt_build_begin(state->handle->index, xtree_build_threads, &error);
+	state->build = xt_build_begin(state->handle->index, xtree_build_threads, cancel, &error);
 	if (state->build == NULL)
 		XtReportError(index, &error);
 	pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, XTREE_PHASE_SCAN);
@@ -303,14 +315,27 @@ run_build(BuildState *state, Relation heap, struct IndexInfo *indexInfo)
 		pack_sorted(state);
 	pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, XTREE_PHASE_PACK);
 	while (!xt_build_pack(state->build, &error))
+	{
+		/* Where the request has been withdrawn meanwhile there is no way back either. */
+		CHECK_FOR_INTERRUPTS();
+		if (error.code == XT_CANCELLED)
+			ereport(ERROR,
+					(errcode(ERRCODE_QUERY_CANCELED),
+					 errmsg("canceling the build of xtree index \"%s\"",
+							RelationGetRelationName(index))));
 		if (!XtProvideMemory(state->handle, &error))
 			XtReportError(index, &error);
+	}
 	/* Operations on the index get later LSNs than whatever has been written so far. */
-	while (!xt_build_finish(state->build,
-							RelationNeedsWAL(index) ? GetXLogInsertRecPtr() : InvalidXLogRecPtr,
-							&error))
-		if (!XtProvideMemory(state->handle, &error))
+	while (!done)
+	{
+		CHECK_FOR_INTERRUPTS();
+		if (!xt_build_finish(state->build,
+							 RelationNeedsWAL(index) ? GetXLogInsertRecPtr() : InvalidXLogRecPtr,
+							 BUILD_FINISH_BLOCKS, &done, &error) &&
+			!XtProvideMemory(state->handle, &error))
 			XtReportError(index, &error);
+	}
 	xt_build_free(state->build);
 	state->build = NULL;
 

@@ -25,6 +25,7 @@
 #include "funcapi.h"
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -129,6 +130,104 @@ close_target(XtTarget *target)
 	table_close(target->heap, target->lockmode);
 }
 
+/* --- Walking ---------------------------------------------------------------------------------- */
+
+typedef struct XtWalkState
+{
+	Relation	index;
+	XtHandle   *handle;
+	XtWalk	   *walk;
+} XtWalkState;
+
+/* Also at exit: a handle is not closed under a walk. */
+static void
+end_walk(int code, Datum arg)
+{
+	XtWalkState *state = (XtWalkState *) DatumGetPointer(arg);
+
+	xt_walk_free(state->walk);
+	state->handle->scans--;
+}
+
+/* Raises the first of the problems. */
+static void
+report_problems(XtWalkState *state)
+{
+	const int	problems = (int) xt_walk_problems(state->walk);
+
+	if (problems > 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INDEX_CORRUPTED),
+				 errmsg_plural("index \"%s\" is corrupted: %d problem found",
+							   "index \"%s\" is corrupted: %d problems found",
+							   problems, RelationGetRelationName(state->index), problems),
+				 errdetail_internal("%s", xt_walk_problem(state->walk, 0)),
+				 errhint("Please REINDEX it.")));
+}
+
+static void
+run_walk(XtWalkState *state, bool verify)
+{
+	XtHandle   *handle = state->handle;
+	XtError		error;
+	bool		again;
+	bool		ok = true;
+
+	do
+	{
+		bool		done = false;
+
+		while (!done)
+		{
+			CHECK_FOR_INTERRUPTS();
+			if (!xt_walk_step(state->walk, &done, &error) && !XtProvideMemory(handle, &error))
+				XtReportError(state->index, &error);
+		}
+		again = false;
+		if (verify)
+		{
+			XtLock(handle, LW_EXCLUSIVE);
+			ok = xt_walk_finish(state->walk, &again, &error);
+			XtUnlock(handle);
+		}
+	} while (ok && again);
+	if (!ok)
+		XtReportError(state->index, &error);
+	if (verify)
+		report_problems(state);
+}
+
+/*
+ * Goes through a whole index in steps, between which others change it and interrupts are served. On a
+ * standby, too: the startup process waits no longer than other writers do.
+ */
+static void
+walk_index(Relation index, XtHandle *handle, bool verify, XtStats *stats)
+{
+	XtWalkState state = {index, handle, NULL};
+	XtError		error;
+
+	do
+	{
+		if (verify)
+			XtLock(handle, LW_EXCLUSIVE);
+		state.walk = xt_walk_begin(handle->index, verify, &error);
+		if (verify)
+			XtUnlock(handle);
+	} while (state.walk == NULL && XtProvideMemory(handle, &error));
+	if (state.walk == NULL)
+		XtReportError(index, &error);
+	handle->scans++;
+	PG_ENSURE_ERROR_CLEANUP(end_walk, PointerGetDatum(&state));
+	{
+		run_walk(&state, verify);
+	}
+	PG_END_ENSURE_ERROR_CLEANUP(end_walk, PointerGetDatum(&state));
+	if (stats != NULL)
+		xt_walk_stats(state.walk, stats);
+	end_walk(0, PointerGetDatum(&state));
+}
+
 /* --- xtree_stats ------------------------------------------------------------------------------ */
 
 static Datum
@@ -205,17 +304,12 @@ xtree_stats(PG_FUNCTION_ARGS)
 	XtHandle   *handle;
 	TupleDesc	tupdesc;
 	XtStats		stats;
-	XtError		error;
 
 	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE || tupdesc->natts != 19)
 		elog(ERROR, "unexpected result type of xtree_stats");
 	open_target(PG_GETARG_OID(0), RIGHT_STRUCTURE, AccessShareLock, &target);
 	handle = XtOpen(target.index);
-	while (!xt_stats(handle->index, &stats, &error))
-	{
-		if (!XtProvideMemory(handle, &error))
-			XtReportError(target.index, &error);
-	}
+	walk_index(target.index, handle, false, &stats);
 	close_target(&target);
 	PG_RETURN_DATUM(HeapTupleGetDatum(form_stats(BlessTupleDesc(tupdesc), &stats)));
 }
@@ -255,33 +349,6 @@ xtree_state(PG_FUNCTION_ARGS)
 }
 
 /* --- xtree_check ------------------------------------------------------------------------------ */
-
-static void
-check_structure(Relation index, XtHandle *handle)
-{
-	XtError		error;
-	int			problems;
-	char	   *first = NULL;
-
-	XtLock(handle, LW_EXCLUSIVE);
-	do
-		problems = xt_check(handle->index, &error);
-	while (problems < 0 && XtProvideMemory(handle, &error));
-	if (problems > 0)
-		first = pstrdup(xt_check_problem(handle->index, 0));
-	XtUnlock(handle);
-
-	if (problems < 0)
-		XtReportError(index, &error);
-	if (problems > 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INDEX_CORRUPTED),
-				 errmsg_plural("index \"%s\" is corrupted: %d problem found",
-							   "index \"%s\" is corrupted: %d problems found",
-							   problems, RelationGetRelationName(index), problems),
-				 errdetail_internal("%s", first),
-				 errhint("Please REINDEX it.")));
-}
 
 typedef struct XtHeapCheck
 {
@@ -362,7 +429,7 @@ xtree_check(PG_FUNCTION_ARGS)
 
 	open_target(PG_GETARG_OID(0), RIGHT_STRUCTURE, AccessShareLock, &target);
 	handle = XtOpen(target.index);
-	check_structure(target.index, handle);
+	walk_index(target.index, handle, true, NULL);
 	if (heapallindexed && target.index->rd_index->indisvalid)
 		check_heap(&target, handle);
 	close_target(&target);
@@ -450,7 +517,7 @@ xtree_svg(PG_FUNCTION_ARGS)
 				 errmsg("cannot draw an index of %d dimensions", handle->spec.dims)));
 
 	initStringInfo(&svg);
-	while (!xt_level_boxes(handle->index, level, &boxes, &count, &error))
+	while (!xt_level_boxes(handle->index, level, SVG_BOXES_MAX, &boxes, &count, &error))
 	{
 		if (!XtProvideMemory(handle, &error))
 			XtReportError(target.index, &error);

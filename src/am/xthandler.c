@@ -40,6 +40,7 @@ static const struct config_enum_entry halt_points[] = {
 	{"built", XT_HALT_BUILT, false},
 	{NULL, 0, false}
 };
+int			xtree_shared_memory_limit_kb = 0;
 
 static relopt_kind xtree_relopt_kind;
 
@@ -94,6 +95,13 @@ define_settings(void)
 							 "Place at which this session stops itself, for tests of recovery.",
 							 NULL, &xtree_debug_halt, XT_HALT_NEVER, halt_points,
 							 PGC_SUSET, GUC_NOT_IN_SAMPLE | GUC_NO_SHOW_ALL, NULL, NULL, NULL);
+	/* Only a preloaded library may have such settings. */
+	if (process_shared_preload_libraries_in_progress)
+		DefineCustomIntVariable("xtree.shared_memory_limit",
+							"Shared memory that all indexes together may take.",
+							"Zero means no limit. An operation that would exceed it is an error.",
+							&xtree_shared_memory_limit_kb, 0, 0, INT_MAX,
+							PGC_POSTMASTER, GUC_UNIT_KB, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("xtree");
 }
 

@@ -18,6 +18,7 @@
 #include "access/xlogrecovery.h"
 #include "access/xlogutils.h"
 #include "catalog/catalog.h"
+#include "catalog/pg_tablespace_d.h"
 #include "common/relpath.h"
 #include "miscadmin.h"
 #include "storage/bufpage.h"
@@ -31,6 +32,8 @@
 
 /* Changes after which blocks are stamped before the transaction ends. */
 #define XT_TOUCHED_MAX		1000
+/* Operations of the log that are replayed between two looks for interrupts. */
+#define XT_LOAD_BATCH		2000
 
 static HTAB *handles = NULL;
 static XtHandle *last_handle = NULL;	/* the one used last: most statements use one index */
@@ -178,7 +181,16 @@ attach_engine(XtHandle *handle, XtError *error)
 	char	   *log_path;
 
 	if (handle->index != NULL && handle->generation == generation)
-		return true;
+	{
+		if (!xt_faulted(handle->index))
+			return true;
+		if (handle->scans > 0)
+		{
+			/* Mappings that scans stand on. */
+			xt_fault(handle->index, error);
+			return false;
+		}
+	}
 	if (handle->scans > 0)
 	{
 		/* Only a statement that rebuilds an index under its own open scan gets here. */
@@ -204,8 +216,8 @@ attach_engine(XtHandle *handle, XtError *error)
 	return true;
 }
 
-static void
-attach_chunks(XtHandle *handle)
+void
+XtAttachChunks(XtHandle *handle)
 {
 	XtChunkRequest request;
 
@@ -224,7 +236,7 @@ XtProvideMemory(XtHandle *handle, XtError *error)
 		return false;
 	if (xt_chunk_missing(handle->index, &request))
 	{
-		attach_chunks(handle);
+		XtAttachChunks(handle);
 		return true;
 	}
 	/* A scan that met a chunk which has been attached since. */
@@ -247,22 +259,44 @@ XtProvideMemory(XtHandle *handle, XtError *error)
 	return true;
 }
 
+/*
+ * Whether this process is asked to stop, which it would do but for the writer lock. A process that defers
+ * interrupts for other reasons goes on.
+ */
+static bool
+load_is_cancelled(void)
+{
+	return unlikely(InterruptPending) && (QueryCancelPending || ProcDiePending) &&
+		InterruptHoldoffCount == 1 && QueryCancelHoldoffCount == 0 && CritSectionCount == 0;
+}
+
 /* Reads the state from the files. Writer lock held exclusively. */
 static bool
 load_locked(XtHandle *handle, XtError *error)
 {
 	XtShared   *shared = handle->shared;
 	XtLoadPolicy policy;
+	bool		done = false;
 
+	/* Providing memory may raise. Then the next who comes finds this, and empties it. */
+	shared->partial = true;
 	if (!shared->opened)
 	{
 		XtDropHostBuffers(&handle->key);
 		shared->opened = true;
 	}
 	XtFillLoadPolicy(&handle->key, &policy);
-	while (!xt_load(handle->index, &policy, error))
+	while (!done)
 	{
-		if (!XtProvideMemory(handle, error))
+		if (load_is_cancelled())
+		{
+			error->code = XT_CANCELLED;
+			strlcpy(error->message, "loading the index was cancelled", sizeof(error->message));
+			XtSharedReset(shared);
+			return false;
+		}
+		if (!xt_load(handle->index, &policy, XT_LOAD_BATCH, &done, error) &&
+			!XtProvideMemory(handle, error))
 		{
 			XtSharedReset(shared);
 			return false;
@@ -280,6 +314,7 @@ load_locked(XtHandle *handle, XtError *error)
 	}
 	if (DataChecksumsEnabled())
 		XtStampTouched(handle);
+	shared->partial = false;
 	pg_write_barrier();
 	pg_atomic_write_u32(&shared->state, XT_STATE_LOADED);
 	return true;
@@ -307,6 +342,22 @@ check_file(XtHandle *handle, XtError *error)
 	return ok;
 }
 
+/* The writer lock, which another process may hold for as long as it loads the index. */
+static void
+lock_for_load(XtShared *shared)
+{
+	while (!LWLockConditionalAcquire(&shared->lock, LW_EXCLUSIVE))
+	{
+		if (AmStartupProcess())
+		{
+			LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
+			return;
+		}
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(2000L);
+	}
+}
+
 /* Brings a handle up to date, loading the index if nobody has. */
 static bool
 refresh_handle(XtHandle *handle, XtError *error)
@@ -325,7 +376,7 @@ refresh_handle(XtHandle *handle, XtError *error)
 	{
 		XtState		state = pg_atomic_read_u32(&shared->state);
 
-		if (state == XT_STATE_BROKEN)
+		if (state == XT_STATE_BROKEN || XtIsLost(&handle->key))
 		{
 			error->code = XT_BROKEN;
 			strlcpy(error->message, "WAL replay could not follow this index",
@@ -338,14 +389,27 @@ refresh_handle(XtHandle *handle, XtError *error)
 			shared->device == handle->device)
 			break;
 
-		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-		if (pg_atomic_read_u32(&shared->state) == XT_STATE_LOADED &&
-			(shared->inode != handle->inode || shared->device != handle->device))
+		lock_for_load(shared);
+		state = pg_atomic_read_u32(&shared->state);
+		if ((state == XT_STATE_LOADED && (shared->inode != handle->inode ||
+										  shared->device != handle->device)) ||
+			(state == XT_STATE_EMPTY && shared->partial))
 			XtSharedReset(shared);
 		ok = attach_engine(handle, error);
 		if (ok && pg_atomic_read_u32(&shared->state) == XT_STATE_EMPTY)
 			ok = load_locked(handle, error);
 		LWLockRelease(&shared->lock);
+		if (!ok && error->code == XT_CANCELLED)
+		{
+			/*
+			 * Raises, but where the request has been withdrawn. A session that allows its statements less time
+			 * than loading takes would never get there, so a worker is asked to, whose fold also shortens the
+			 * log.
+			 */
+			XtWantFold(handle);
+			CHECK_FOR_INTERRUPTS();
+			continue;
+		}
 		if (!ok)
 			return false;
 		if (pg_atomic_read_u32(&shared->state) == XT_STATE_BUILDING)
@@ -356,7 +420,7 @@ refresh_handle(XtHandle *handle, XtError *error)
 		}
 	}
 	pg_read_barrier();
-	attach_chunks(handle);
+	XtAttachChunks(handle);
 	xt_spec(handle->index, &handle->spec);
 	if (xt_is_broken(handle->index))
 	{
@@ -367,7 +431,7 @@ refresh_handle(XtHandle *handle, XtError *error)
 	return true;
 }
 
-/* Whether nothing has happened since this handle was last brought up to date. */
+/* Whether nothing has happened since this handle was last brought up to date. A fault has. */
 static inline bool
 handle_is_fresh(XtHandle *handle)
 {
@@ -376,7 +440,7 @@ handle_is_fresh(XtHandle *handle)
 	return !handle->check && handle->index != NULL &&
 		handle->generation == pg_atomic_read_u64(&shared->generation) &&
 		pg_atomic_read_u32(&shared->state) == XT_STATE_LOADED &&
-		!xt_is_broken(handle->index);
+		!xt_is_broken(handle->index) && !xt_faulted(handle->index);
 }
 
 static bool
@@ -384,7 +448,7 @@ open_handle(XtHandle *handle, XtError *error)
 {
 	if (handle_is_fresh(handle))
 	{
-		attach_chunks(handle);
+		XtAttachChunks(handle);
 		return true;
 	}
 	return refresh_handle(handle, error);
@@ -438,8 +502,10 @@ XtOpenForBuild(Relation index, const XtSpec *spec)
 	XtSharedReset(shared);
 	XtDropHostBuffers(&key);
 	shared->opened = true;
+	XtFound(&key);
 	XtFillIdentity(&key, &identity);
 	ok = attach_engine(handle, &error);
+	shared->partial = true;		/* as in load_locked */
 	while (ok && !xt_create(handle->index, spec, &identity, xt_registry->timeline, &error))
 		ok = XtProvideMemory(handle, &error);
 	if (ok && (ok = check_file(handle, &error)))
@@ -448,6 +514,7 @@ XtOpenForBuild(Relation index, const XtSpec *spec)
 		shared->device = handle->device;
 		handle->check = false;
 		handle->spec = *spec;
+		shared->partial = false;
 		pg_atomic_write_u32(&shared->state, XT_STATE_BUILDING);
 	}
 	else
@@ -524,6 +591,8 @@ XtRedoBroken(XtHandle *handle, const XtError *error)
 		if (DataChecksumsEnabled())
 			XtStampTouched(handle);
 	}
+	else
+		marked = xt_mark_file_broken(path, &mark_error);
 	pg_atomic_write_u32(&shared->state, XT_STATE_BROKEN);
 	pg_atomic_write_u32(&shared->fold_wanted, 0);
 	LWLockRelease(&shared->lock);
@@ -540,11 +609,61 @@ XtRedoBroken(XtHandle *handle, const XtError *error)
 	pfree(path);
 }
 
+/*
+ * Nothing here may fail, for it is what is left when marking the index in the ordinary way has failed. So
+ * the index goes on a list that exists since the server started, and its superblocks are marked by path.
+ */
+void
+XtRedoLost(const RelFileNode *node, const char *why)
+{
+	XtRelKey	key;
+	XtError		error;
+	char		path[MAXPGPATH];
+	MemoryContext oldcontext = CurrentMemoryContext;
+	bool		news;
+
+	XtKeyOfNode(node, &key);
+	news = XtLose(&key);
+	if (node->spcNode == DEFAULTTABLESPACE_OID)
+		snprintf(path, sizeof(path), "base/%u/%u", node->dbNode, node->relNode);
+	else
+		snprintf(path, sizeof(path), "pg_tblspc/%u/%s/%u/%u", node->spcNode,
+				 TABLESPACE_VERSION_DIRECTORY, node->dbNode, node->relNode);
+	if (xt_mark_file_broken(path, &error))
+		strlcpy(error.message, "It is marked so on disk, too.", sizeof(error.message));
+	PG_TRY();
+	{
+		/* Whoever has the index open learns it from its shared record, if there is one. */
+		XtShared   *shared = XtSharedLookup(&key);
+
+		if (shared != NULL)
+		{
+			pg_atomic_write_u32(&shared->state, XT_STATE_BROKEN);
+			XtSharedRelease(shared);
+		}
+		if (news)
+			ereport(WARNING,
+					(errcode(ERRCODE_INDEX_CORRUPTED),
+					 errmsg("WAL replay cannot follow the xtree index in file \"%s\"", path),
+					 errdetail_internal("%s. %s", why, error.message),
+					 errhint("Queries that use the index will fail until it is rebuilt with REINDEX.")));
+	}
+	PG_CATCH();
+	{
+		MemoryContextSwitchTo(oldcontext);
+		FlushErrorState();
+		LWLockReleaseAll();
+	}
+	PG_END_TRY();
+}
+
 void
 XtForget(const XtRelKey *key)
 {
-	XtShared   *shared = XtSharedLookup(key);
+	XtShared   *shared;
 
+	XtFound(key);
+	shared = XtSharedLookup(key);
 	if (shared == NULL)
 		return;
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
@@ -566,7 +685,7 @@ XtLock(XtHandle *handle, LWLockMode mode)
 {
 	LWLockAcquire(&handle->shared->lock, mode);
 	/* Whoever held the lock before may have made the index grow. */
-	attach_chunks(handle);
+	XtAttachChunks(handle);
 }
 
 void

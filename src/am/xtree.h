@@ -71,6 +71,7 @@ XtHaltAt(XtHaltPoint point)
 	if (unlikely(xtree_debug_halt == (int) point))
 		XtHalt();
 }
+extern int	xtree_shared_memory_limit_kb;	/* 0: none */
 
 typedef struct XtreeOptions
 {

@@ -23,6 +23,8 @@
 
 /* Part of the DSA in main shared memory: the hash table and a few hundred small indexes. */
 #define XT_DSA_BYTES		(1024 * 1024)
+/* More chunks than an index can have: arrays times levels. */
+#define XT_CHUNKS_MAX		256
 /* A sweep after this many new entries. */
 #define XT_SWEEP_INTERVAL	256
 
@@ -104,6 +106,8 @@ XtRegistryStartup(void)
 		pg_atomic_init_u32(&xt_registry->fold_worker_pids[i], 0);
 		pg_atomic_init_u32(&xt_registry->fold_worker_databases[i], 0);
 	}
+	SpinLockInit(&xt_registry->lost_mutex);
+	pg_atomic_init_u32(&xt_registry->lost_count, 0);
 	xt_epoch_shared_init(epoch_shared, epoch_slots());
 
 	place = (char *) xt_registry + registry_struct_bytes();
@@ -114,7 +118,8 @@ XtRegistryStartup(void)
 	hash_params.tranche_id = xt_registry->tranche_id;
 	startup_hash = dshash_create(startup_area, &hash_params, NULL);
 	xt_registry->hash = dshash_get_hash_table_handle(startup_hash);
-	dsa_set_size_limit(startup_area, (size_t) -1);
+	dsa_set_size_limit(startup_area, xtree_shared_memory_limit_kb == 0 ? (size_t) -1 :
+					   Max((size_t) xtree_shared_memory_limit_kb * 1024, xt_registry->dsa_bytes));
 	dshash_detach(startup_hash);
 	dsa_detach(startup_area);
 }
@@ -251,23 +256,23 @@ XtSharedLookup(const XtRelKey *key)
 }
 
 static void
-free_chunks(XtShared *shared)
+free_refs(const uint64 *refs, uint32 count)
 {
-	uint64		refs[256];
-	uint32		count = xt_chunk_refs(dsa_get_address(area, shared->index_shared), refs,
-									  lengthof(refs));
-
-	Assert(count <= lengthof(refs));
-	for (uint32 i = 0; i < Min(count, lengthof(refs)); i++)
+	Assert(count <= XT_CHUNKS_MAX);
+	for (uint32 i = 0; i < Min(count, XT_CHUNKS_MAX); i++)
 		dsa_free(area, refs[i]);
 }
 
 void
 XtSharedRelease(XtShared *shared)
 {
+	uint64		refs[XT_CHUNKS_MAX];
+	uint32		count;
+
 	if (pg_atomic_sub_fetch_u32(&shared->refs, 1) > 0)
 		return;
-	free_chunks(shared);
+	count = xt_chunk_refs(dsa_get_address(area, shared->index_shared), refs, lengthof(refs));
+	free_refs(refs, count);
 	dsa_free(area, shared->index_shared);
 	dsa_free(area, shared->self);
 }
@@ -275,18 +280,91 @@ XtSharedRelease(XtShared *shared)
 void
 XtSharedReset(XtShared *shared)
 {
+	void	   *index_shared = dsa_get_address(area, shared->index_shared);
+	uint64		refs[XT_CHUNKS_MAX];
+	uint32		count;
+
 	Assert(LWLockHeldByMeInMode(&shared->lock, LW_EXCLUSIVE));
 	/* Handles of other processes see the new generation before they look at the memory again. */
 	pg_atomic_fetch_add_u64(&shared->generation, 1);
 	pg_atomic_write_u32(&shared->state, XT_STATE_EMPTY);
 	pg_write_barrier();
-	free_chunks(shared);
-	memset(dsa_get_address(area, shared->index_shared), 0, xt_index_shared_bytes());
 	shared->inode = 0;
 	shared->device = 0;
+	shared->partial = false;
 	pg_atomic_write_u32(&shared->fold_wanted, 0);
+	/* Emptied before they are freed: freeing may raise, and must not happen twice. */
+	count = xt_chunk_refs(index_shared, refs, lengthof(refs));
+	memset(index_shared, 0, xt_index_shared_bytes());
+	free_refs(refs, count);
 }
 
+/* --- What redo has lost ------------------------------------------------------------------------ */
+/* Its place in the list, or -1. */
+static int
+find_lost(const XtRelKey *key, uint32 count)
+{
+	for (uint32 i = 0; i < Min(count, XT_LOST_MAX); i++)
+		if (memcmp(&xt_registry->lost[i], key, sizeof(XtRelKey)) == 0)
+			return i;
+	return -1;
+}
+
+bool
+XtIsLost(const XtRelKey *key)
+{
+	uint32		count = pg_atomic_read_u32(&xt_registry->lost_count);
+	bool		lost;
+
+	if (likely(count == 0))
+		return false;
+	SpinLockAcquire(&xt_registry->lost_mutex);
+	count = pg_atomic_read_u32(&xt_registry->lost_count);
+	lost = count > XT_LOST_MAX || find_lost(key, count) >= 0;
+	SpinLockRelease(&xt_registry->lost_mutex);
+	return lost;
+}
+
+bool
+XtLose(const XtRelKey *key)
+{
+	uint32		count;
+	bool		added;
+
+	SpinLockAcquire(&xt_registry->lost_mutex);
+	count = pg_atomic_read_u32(&xt_registry->lost_count);
+	added = count <= XT_LOST_MAX && find_lost(key, count) < 0;
+	if (added)
+	{
+		if (count < XT_LOST_MAX)
+			xt_registry->lost[count] = *key;
+		pg_atomic_write_u32(&xt_registry->lost_count, count + 1);
+	}
+	SpinLockRelease(&xt_registry->lost_mutex);
+	return added;
+}
+
+void
+XtFound(const XtRelKey *key)
+{
+	uint32		count;
+	int			place;
+
+	if (likely(pg_atomic_read_u32(&xt_registry->lost_count) == 0))
+		return;
+	SpinLockAcquire(&xt_registry->lost_mutex);
+	count = pg_atomic_read_u32(&xt_registry->lost_count);
+	place = find_lost(key, count);
+	/* Once the list has overflowed nobody knows who else is on it. */
+	if (place >= 0 && count <= XT_LOST_MAX)
+	{
+		xt_registry->lost[place] = xt_registry->lost[count - 1];
+		pg_atomic_write_u32(&xt_registry->lost_count, count - 1);
+	}
+	SpinLockRelease(&xt_registry->lost_mutex);
+}
+
+/* --- Sweep ------------------------------------------------------------------------------------- */
 /*
  * Whether the relation's file is gone for good. A dropped relation keeps an empty file until the next
  * checkpoint; an empty file also belongs to an index that is about to be built, whose builder holds

@@ -9,6 +9,7 @@
 
 #include "port/atomics.h"
 #include "storage/relfilenode.h"
+#include "storage/spin.h"
 #include "lib/dshash.h"
 #include "utils/dsa.h"
 
@@ -19,6 +20,8 @@
 /* Engine timelines kept; older ones are forgotten, and logs that still name them are broken. */
 #define XT_TIMELINES_MAX		2048
 #define XT_FOLD_WORKERS_MAX		16
+/* Indexes that redo lost without being able to say so in their own records. */
+#define XT_LOST_MAX				64
 
 typedef enum XtState
 {
@@ -55,6 +58,7 @@ struct XtShared
 	uint64		inode;
 	uint64		device;
 	bool		opened;			/* host buffers have been dropped in this server's life */
+	bool		partial;		/* being filled: an error left it so, and it must be emptied first */
 };
 
 typedef struct XtRegistry
@@ -71,6 +75,14 @@ typedef struct XtRegistry
 	/* Fold workers that run: process ids (0: free), and their databases. */
 	pg_atomic_uint32 fold_worker_pids[XT_FOLD_WORKERS_MAX];
 	pg_atomic_uint32 fold_worker_databases[XT_FOLD_WORKERS_MAX];
+
+	/*
+	 * Indexes that redo could not follow and for which no memory was to be had, so that their XtShared
+	 * may not exist. More than there is room for, and every index counts as lost.
+	 */
+	slock_t		lost_mutex;
+	pg_atomic_uint32 lost_count;
+	XtRelKey	lost[XT_LOST_MAX];
 
 	/* Constant after startup: engine timelines (xttimeline.c). */
 	uint32		timeline;
@@ -97,6 +109,12 @@ extern void XtSharedReset(XtShared *shared);
 /* Drops entries whose files are gone. Not under any writer lock. */
 extern void XtRegistrySweep(void);
 /* Calls `callback` with a reference to each entry, holding no registry lock; it must not release it. */
+/* Whether redo has lost the index (XtLose). */
+extern bool XtIsLost(const XtRelKey *key);
+/* Notes it, without memory and without an error. False: it was noted before. */
+extern bool XtLose(const XtRelKey *key);
+/* The index is made anew. */
+extern void XtFound(const XtRelKey *key);
 extern void XtRegistryForEach(bool (*callback) (XtShared *shared, void *arg), void *arg);
 
 /* xtgrace.c */
@@ -116,6 +134,8 @@ extern void XtKeyOfNode(const RelFileNode *node, XtRelKey *key);
 /* palloc'd path of the data file, relative to the data directory. */
 extern char *XtDataPath(const XtRelKey *key);
 extern char *XtLogPath(const XtRelKey *key);
+/* Maps what other processes have added to the index's shared memory. May raise. */
+extern void XtAttachChunks(XtHandle *handle);
 /* For CREATE INDEX: an empty index, state XT_STATE_BUILDING, not locked. */
 extern XtHandle *XtOpenForBuild(Relation index, const XtSpec *spec);
 /* Ends a build: `ok` publishes the state, else it is emptied. */
@@ -128,6 +148,8 @@ extern XtHandle *XtOpenForRedo(const RelFileNode *node);
 extern XtHandle *XtHandleForRedo(const RelFileNode *node);
 /* Redo could not follow: marks the index broken in shared memory and on disk, with a WARNING. */
 extern void XtRedoBroken(XtHandle *handle, const XtError *error);
+/* The same where XtRedoBroken itself has failed: needs no memory, and raises nothing. */
+extern void XtRedoLost(const RelFileNode *node, const char *why);
 /* Forgets all that is known of an index whose files have been rewritten. */
 extern void XtForget(const XtRelKey *key);
 /* Writes back and drops what the host's buffers hold of the relation. */

@@ -295,7 +295,9 @@ fetch_batch(IndexScanDesc scan)
 		n = xt_scan_next(so->ref->scan, so->record_ids,
 						 keys ? so->keys_lo : NULL, upper ? so->keys_hi : NULL,
 						 nearest ? so->distances : NULL, capacity, false, &error);
-	} while (n < 0 && XtProvideMemory(so->ref->handle, &error));
+	} while (n == -1 && XtProvideMemory(so->ref->handle, &error));
+	if (n == XT_SCAN_AGAIN)
+		return true;			/* with nothing, so that the caller looks for interrupts */
 	if (n < 0)
 		XtReportError(scan->indexRelation, &error);
 	if (n == 0)

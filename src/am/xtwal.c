@@ -135,6 +135,25 @@ log_and_apply(Relation index, XtHandle *handle, uint8 info)
 	END_CRIT_SECTION();
 	XtHaltAt(XT_HALT_APPLIED);
 	request_log_sync(handle);
+	if (unlikely(xt_faulted(handle->index)))
+	{
+		XtError		fault;
+		XtError		error;
+
+		/*
+		 * What was stored may be lost, and a checkpoint that completes now would let it be missed. No
+		 * checkpoint completes before the mark is on disk.
+		 */
+		xt_fault(handle->index, &fault);
+		if (!xt_mark_broken(handle->index, &error))
+			ereport(WARNING,
+					(errcode(XtSqlState(error.code)),
+					 errmsg("could not mark xtree index \"%s\" as broken",
+							RelationGetRelationName(index)),
+					 errdetail_internal("%s", error.message)));
+		MyProc->delayChkptFlags &= ~DELAY_CHKPT_START;
+		XtReportError(index, &fault);
+	}
 	MyProc->delayChkptFlags &= ~DELAY_CHKPT_START;
 	XtNoteTouched(handle);
 	return lsn;
@@ -344,6 +363,14 @@ redo_finish(XtHandle *handle, bool prepared, bool anything, XLogRecPtr lsn, cons
 	{
 		xt_apply(handle->index, lsn);
 		request_log_sync(handle);
+		if (unlikely(xt_faulted(handle->index)))
+		{
+			XtError		fault;
+
+			xt_fault(handle->index, &fault);
+			XtRedoBroken(handle, &fault);
+			return;
+		}
 		XtNoteTouched(handle);
 	}
 	XtUnlock(handle);
@@ -526,56 +553,102 @@ redo_fold(XLogReaderState *record)
 				 errdetail_internal("%s", error.message)));
 }
 
-/* No error leaves here: for the startup process it would be the end of the server. */
 static void
-xtree_redo(XLogReaderState *record)
+redo_record(XLogReaderState *record)
 {
 	uint8		info = XLogRecGetInfo(record) & ~XLR_INFO_MASK;
-	MemoryContext oldcontext = CurrentMemoryContext;
 
+	switch (info)
+	{
+		case XLOG_XTREE_INSERT:
+			redo_insert(record);
+			break;
+		case XLOG_XTREE_DELETE:
+			redo_delete(record);
+			break;
+		case XLOG_XTREE_BUILT:
+			redo_built(record);
+			break;
+		case XLOG_XTREE_FOLD:
+			redo_fold(record);
+			break;
+		case XLOG_XTREE_ADOPTED:
+			break;
+		default:
+			elog(ERROR, "unknown xtree WAL record type %u", info);
+	}
+}
+
+/* In a PG_CATCH: takes the message of the error, and the error itself out of the way. */
+static void
+swallow_error(MemoryContext oldcontext, char *why, Size bytes)
+{
+	MemoryContextSwitchTo(oldcontext);
+	/* The copy takes memory, and want of that may be what the error is about. */
 	PG_TRY();
 	{
-		switch (info)
-		{
-			case XLOG_XTREE_INSERT:
-				redo_insert(record);
-				break;
-			case XLOG_XTREE_DELETE:
-				redo_delete(record);
-				break;
-			case XLOG_XTREE_BUILT:
-				redo_built(record);
-				break;
-			case XLOG_XTREE_FOLD:
-				redo_fold(record);
-				break;
-			case XLOG_XTREE_ADOPTED:
-				break;
-			default:
-				elog(ERROR, "unknown xtree WAL record type %u", info);
-		}
+		ErrorData  *data = CopyErrorData();
+
+		strlcpy(why, data->message, bytes);
+		FreeErrorData(data);
 	}
 	PG_CATCH();
 	{
-		XtHandle   *handle;
-		RelFileNode node;
-		XtError		error;
-		ErrorData  *data;
-
-		MemoryContextSwitchTo(oldcontext);
-		data = CopyErrorData();
-		FlushErrorState();
-		LWLockReleaseAll();
-		error.code = XT_INTERNAL;
-		strlcpy(error.message, data->message, sizeof(error.message));
-		FreeErrorData(data);
-		/* Every record begins with the relation. */
-		memcpy(&node, XLogRecGetData(record), sizeof(node));
-		handle = XtHandleForRedo(&node);
-		if (handle != NULL)
-			XtRedoBroken(handle, &error);
+		strlcpy(why, "out of memory", bytes);
 	}
 	PG_END_TRY();
+	FlushErrorState();
+	LWLockReleaseAll();
+}
+
+/*
+ * No error leaves here: for the startup process it would be the end of the server. What an error keeps
+ * from following the WAL is marked broken; if even that raises, by means that cannot.
+ */
+static void
+xtree_redo(XLogReaderState *record)
+{
+	MemoryContext oldcontext = CurrentMemoryContext;
+	RelFileNode node;
+	XtRelKey	key;
+	XtError		error;
+	volatile bool failed = false;
+
+	/* Every record begins with the relation. */
+	memcpy(&node, XLogRecGetData(record), sizeof(node));
+	XtKeyOfNode(&node, &key);
+	if (XtIsLost(&key) && (XLogRecGetInfo(record) & ~XLR_INFO_MASK) != XLOG_XTREE_BUILT)
+		return;
+	PG_TRY();
+	{
+		redo_record(record);
+	}
+	PG_CATCH();
+	{
+		swallow_error(oldcontext, error.message, sizeof(error.message));
+		error.code = XT_INTERNAL;
+		failed = true;
+	}
+	PG_END_TRY();
+	if (!failed)
+		return;
+
+	failed = false;
+	PG_TRY();
+	{
+		XtRedoBroken(XtHandleForRedo(&node), &error);
+	}
+	PG_CATCH();
+	{
+		char		again[sizeof(error.message)];
+
+		/* The first error is the one to report. */
+		swallow_error(oldcontext, again, sizeof(again));
+		failed = true;
+	}
+	PG_END_TRY();
+	if (failed)
+		XtRedoLost(&node, error.message);
 }
 
 /* --- Descriptions ----------------------------------------------------------------------------- */

@@ -124,21 +124,48 @@ XtImagesMayReplay(XtShared *shared)
 typedef struct FoldState
 {
 	XtHandle   *handle;
+	bool		begun;
 	bool		published;
 } FoldState;
 
+/* The writer lock's part of the end. Attaching what others have provided may raise. */
 static void
-fold_end(int code, Datum arg)
+end_begun_fold(FoldState *state)
 {
-	FoldState  *state = (FoldState *) DatumGetPointer(arg);
+	XtHandle   *handle = state->handle;
 
-	XtLock(state->handle, LW_EXCLUSIVE);
-	xt_fold_end(state->handle->index, state->published);
+	LWLockAcquire(&handle->shared->lock, LW_EXCLUSIVE);
+	/* If it does, the fold is ended when this process begins the next. */
+	xt_fold_suspend(handle->index, state->published);
+	XtAttachChunks(handle);
+	xt_fold_end(handle->index, state->published);
 	if (DataChecksumsEnabled())
-		XtStampTouched(state->handle);
-	XtUnlock(state->handle);
-	pg_atomic_fetch_sub_u32(&xt_registry->folds_running, 1);
+		XtStampTouched(handle);
+	XtUnlock(handle);
+}
+
+static void
+fold_end(FoldState *state)
+{
 	state->handle->scans--;
+	PG_TRY();
+	{
+		if (state->begun)
+			end_begun_fold(state);
+	}
+	PG_FINALLY();
+	{
+		pg_atomic_fetch_sub_u32(&xt_registry->folds_running, 1);
+	}
+	PG_END_TRY();
+}
+
+/* An error or exit. Locks may be held that fold_end is going to take. */
+static void
+fold_cleanup(int code, Datum arg)
+{
+	LWLockReleaseAll();
+	fold_end((FoldState *) DatumGetPointer(arg));
 }
 
 /*
@@ -168,11 +195,42 @@ fold_publish(XtHandle *handle, XLogRecPtr capture_lsn, XtError *error)
 	return ok;
 }
 
+/* Fixes the capture, unless a fold cannot be now. */
 static bool
-fold_run(FoldState *state, XLogRecPtr capture_lsn, XtError *error)
+fold_begin(FoldState *state, uint64 *capture_lsn, XtError *error)
 {
+	XtHandle   *handle = state->handle;
+
+	error->code = XT_BUSY;
+	/* A copying of files waits for folds that have made themselves known before they look here. */
+	if (XtBackupRunning())
+	{
+		strlcpy(error->message, "a base backup is running", sizeof(error->message));
+		return false;
+	}
+	if (XtImagesMayReplay(handle->shared))
+	{
+		strlcpy(error->message, "no checkpoint has completed since the index was built or copied",
+				sizeof(error->message));
+		return false;
+	}
+	XtLock(handle, LW_EXCLUSIVE);
+	pg_atomic_write_u32(&handle->shared->fold_wanted, 0);
+	do
+		state->begun = xt_fold_begin(handle->index, capture_lsn, error);
+	while (!state->begun && XtProvideMemory(handle, error));
+	XtUnlock(handle);
+	return state->begun;
+}
+
+static bool
+fold_run(FoldState *state, XtError *error)
+{
+	uint64		capture_lsn = 0;
 	bool		done = false;
 
+	if (!fold_begin(state, &capture_lsn, error))
+		return false;
 	XtHaltAt(XT_HALT_FOLD_BEGUN);
 	while (!done)
 	{
@@ -209,6 +267,8 @@ fold_tidy(XtHandle *handle)
 		XtUnlock(handle);
 		if (!done)
 			pg_usleep(STEP_REST_US);
+		/* The rest can wait for the next fold. */
+		CHECK_FOR_INTERRUPTS();
 	}
 }
 
@@ -246,44 +306,19 @@ compact(XtHandle *handle)
 static bool
 fold_once(XtHandle *handle, XtError *error)
 {
-	FoldState	state;
-	uint64		capture_lsn = 0;
+	FoldState	state = {handle, false, false};
 	bool		ok;
 
-	state.handle = handle;
-	state.published = false;
 	if (!handle->logged)
 		return true;
-	if (XtBackupRunning())
-	{
-		error->code = XT_BUSY;
-		strlcpy(error->message, "a base backup is running", sizeof(error->message));
-		return false;
-	}
-	if (XtImagesMayReplay(handle->shared))
-	{
-		error->code = XT_BUSY;
-		strlcpy(error->message, "no checkpoint has completed since the index was built or copied",
-				sizeof(error->message));
-		return false;
-	}
-	XtLock(handle, LW_EXCLUSIVE);
-	pg_atomic_write_u32(&handle->shared->fold_wanted, 0);
-	do
-		ok = xt_fold_begin(handle->index, &capture_lsn, error);
-	while (!ok && XtProvideMemory(handle, error));
-	XtUnlock(handle);
-	if (!ok)
-		return false;
-
 	handle->scans++;			/* keeps the handle and its mappings */
 	pg_atomic_fetch_add_u32(&xt_registry->folds_running, 1);
-	PG_ENSURE_ERROR_CLEANUP(fold_end, PointerGetDatum(&state));
+	PG_ENSURE_ERROR_CLEANUP(fold_cleanup, PointerGetDatum(&state));
 	{
-		ok = fold_run(&state, capture_lsn, error);
+		ok = fold_run(&state, error);
 	}
-	PG_END_ENSURE_ERROR_CLEANUP(fold_end, PointerGetDatum(&state));
-	fold_end(0, PointerGetDatum(&state));
+	PG_END_ENSURE_ERROR_CLEANUP(fold_cleanup, PointerGetDatum(&state));
+	fold_end(&state);
 	if (ok)
 		fold_tidy(handle);
 	return ok;

@@ -7,11 +7,13 @@
 #include "capi_internal.h"
 #include "store/rewound.h"
 #include "io/io_queue.h"
+#include "io/mapping_guard.h"
 
 using namespace xtree;        // NOLINT: this file is the boundary; its own names all begin with xt.
 using namespace xtree::capi;  // NOLINT
 
 static_assert(XT_INTERNAL == static_cast<int>(Code::kInternal));
+static_assert(XT_CANCELLED == static_cast<int>(Code::kCancelled));
 static_assert(XT_NEED_MEMORY == static_cast<int>(Code::kNeedMemory));
 static_assert(XT_DIMS_MAX == kDimsMax && XT_TREES == kTrees && XT_LEVELS_MAX == kTreeLevelsMax);
 static_assert(XT_SCAN_BATCH_MIN == kScanBatchMin);
@@ -78,6 +80,7 @@ XtRuntime* xt_runtime_create(void* epoch_shared, uint32_t slot, uint32_t windows
                              XtError* error) noexcept {
   XtRuntime* runtime = nullptr;
   Guard(error, [&] {
+    InstallMappingGuard();
     runtime = new XtRuntime(static_cast<EpochShared*>(epoch_shared), slot, windows_max);
     return Status::Ok();
   });
@@ -139,15 +142,16 @@ uint32_t xt_chunk_refs(const void* index_shared, uint64_t* refs, uint32_t capaci
 
 bool xt_create(XtIndex* index, const XtSpec* spec, const XtIdentity* identity, uint32_t timeline,
                XtError* error) noexcept {
-  return Guard(error, [&] {
+  return GuardFiles(index, OnFault::kFail, error, [&] {
     IndexOptions options;
     XT_RETURN_IF_ERROR(ToOptions(spec, &options));
     return index->store.Create(options, ToIdentity(identity), timeline);
   });
 }
 
-bool xt_load(XtIndex* index, const XtLoadPolicy* policy, XtError* error) noexcept {
-  return Guard(error, [&] {
+bool xt_load(XtIndex* index, const XtLoadPolicy* policy, uint32_t ops_max, bool* done,
+             XtError* error) noexcept {
+  return GuardFiles(index, OnFault::kFail, error, [&] {
     LoadPolicy load;
     load.host = true;
     load.current_timeline = policy->current_timeline;
@@ -155,7 +159,7 @@ bool xt_load(XtIndex* index, const XtLoadPolicy* policy, XtError* error) noexcep
     load.timeline_count = policy->timeline_count;
     load.lsn_max = policy->lsn_max;
     load.identity = ToIdentity(&policy->identity);
-    return index->store.Load(load);
+    return index->store.LoadStep(load, ops_max, done);
   });
 }
 
@@ -205,6 +209,16 @@ bool xt_distrust_rewound(const char* data_path, const char* log_path, bool* brok
   });
 }
 
+bool xt_mark_file_broken(const char* data_path, XtError* error) noexcept {
+  return Guard(error, [&] { return MarkFileBroken(PosixFileSystem(), data_path); });
+}
+
+bool xt_faulted(const XtIndex* index) noexcept { return index->store.faulted(); }
+
+void xt_fault(const XtIndex* index, XtError* error) noexcept {
+  Guard(error, [&] { return index->store.FaultStatus(); });
+}
+
 void xt_spec(const XtIndex* index, XtSpec* spec) noexcept {
   const KeySpec& s = index->shared->trees[kTreeMain].spec;
   *spec = XtSpec{s.dims, static_cast<uint8_t>(s.coord), static_cast<uint8_t>(s.kind),
@@ -225,7 +239,7 @@ uint32_t xt_data_blocks(const XtIndex* index) noexcept {
 
 void* xt_block_address(XtIndex* index, uint32_t block, XtError* error) noexcept {
   void* result = nullptr;
-  Guard(error, [&]() -> Status {
+  GuardFiles(index, OnFault::kFail, error, [&]() -> Status {
     if (block >= xt_data_blocks(index)) {
       return Status::InvalidArgument("block %u is beyond the end of the file, which has %u", block,
                                      xt_data_blocks(index));
@@ -240,7 +254,7 @@ void* xt_block_address(XtIndex* index, uint32_t block, XtError* error) noexcept 
 
 bool xt_prepare_insert(XtIndex* index, const double* lo, const double* hi, uint64_t record_id,
                        XtError* error) noexcept {
-  return Guard(error, [&] {
+  return GuardFiles(index, OnFault::kBreak, error, [&] {
     XT_RETURN_IF_ERROR(Usable(index));
     if (lo == nullptr) return index->store.details()->PrepareInsert(nullptr, record_id);
     const Key key = MakeKey(index->shared->trees[kTreeMain].spec, lo, hi);
@@ -251,7 +265,7 @@ bool xt_prepare_insert(XtIndex* index, const double* lo, const double* hi, uint6
 bool xt_prepare_delete(XtIndex* index, uint32_t tree, const double* lo, const double* hi,
                        const uint64_t* record_ids, uint32_t count, const uint64_t* leaves,
                        uint32_t leaf_count, uint32_t* found, XtError* error) noexcept {
-  return Guard(error, [&] {
+  return GuardFiles(index, OnFault::kBreak, error, [&] {
     XT_RETURN_IF_ERROR(Usable(index));
     if (tree >= kTrees || count > IndexDetails::kDeleteBatchMax) {
       return Status::InvalidArgument("cannot delete %u entries at once from tree %u", count, tree);
@@ -266,7 +280,11 @@ bool xt_prepare_delete(XtIndex* index, uint32_t tree, const double* lo, const do
   });
 }
 
-void xt_apply(XtIndex* index, uint64_t lsn) noexcept { index->store.details()->Apply(lsn); }
+void xt_apply(XtIndex* index, uint64_t lsn) noexcept {
+  index->store.details()->Apply(lsn);
+  // A store is lost, perhaps the frame in the log: what was applied may be missing after a restart.
+  if (XT_UNLIKELY(index->store.faulted())) Break(index);
+}
 
 void xt_discard(XtIndex* index) noexcept { index->store.details()->Discard(); }
 
@@ -287,35 +305,49 @@ bool xt_touched_next(XtIndex* index, XtTouched* touched) noexcept {
 // --- Folds.
 
 bool xt_fold_begin(XtIndex* index, uint64_t* capture_lsn, XtError* error) noexcept {
-  return Guard(error, [&] {
+  const bool ok = GuardFiles(index, OnFault::kBreak, error, [&] {
     XT_RETURN_IF_ERROR(Usable(index));
     XT_RETURN_IF_ERROR(index->store.FoldBegin());
     *capture_lsn = index->store.fold_lsn();
     return Status::Ok();
   });
+  if (!ok) index->store.FoldEnd(false);  // It has begun if only the look at the files said no.
+  return ok;
 }
 
 bool xt_fold_write(XtIndex* index, uint32_t blocks_max, bool* done, XtError* error) noexcept {
-  return Guard(error, [&] { return index->store.FoldWrite(blocks_max, done); });
+  return GuardFiles(index, OnFault::kFail, error,
+                    [&] { return index->store.FoldWrite(blocks_max, done); });
 }
 
 bool xt_fold_publish(XtIndex* index, XtError* error) noexcept {
-  return Guard(error, [&] { return index->store.FoldPublish(); });
+  return GuardFiles(index, OnFault::kFail, error, [&] { return index->store.FoldPublish(); });
+}
+
+void xt_fold_suspend(XtIndex* index, bool published) noexcept {
+  index->store.FoldSuspend(published);
 }
 
 void xt_fold_end(XtIndex* index, bool published) noexcept {
   index->store.FoldEnd(published, false);
+  // The next capture would keep stamps and zeroed blocks that were never stored.
+  if (XT_UNLIKELY(index->store.faulted())) Break(index);
 }
 
 bool xt_fold_tidy(XtIndex* index, uint64_t versions_max) noexcept {
-  return index->store.FoldTidy(versions_max);
+  const bool done = index->store.FoldTidy(versions_max);
+  if (XT_UNLIKELY(index->store.faulted())) {
+    Break(index);
+    return true;
+  }
+  return done;
 }
 
 uint32_t xt_compact_limit(const XtIndex* index) noexcept { return index->store.CompactLimit(); }
 
 bool xt_compact_step(XtIndex* index, uint32_t nodes_max, uint64_t* position, uint32_t limit,
                      bool* done, XtError* error) noexcept {
-  return Guard(error, [&] {
+  return GuardFiles(index, OnFault::kBreak, error, [&] {
     XT_RETURN_IF_ERROR(Usable(index));
     return index->store.CompactStep(nodes_max, position, limit, done);
   });

@@ -10,6 +10,11 @@
  *          xt_chunk_wanted, allocate zeroed shared memory, hand it over with xt_chunk_provide, and
  *          repeat the call. Before using an index, attach what other processes have provided:
  *          while (xt_chunk_missing(...)) xt_chunk_provide(...).
+ * Faults:  where a page of a mapped file is not to be had (the file was cut short, the device fails) the
+ *          process gets zeros for it and the call fails with XT_CORRUPTION or XT_IO_ERROR, as does
+ *          every further one on this handle: close it, and open the index anew. A fault in a call that
+ *          changes the index marks it broken, too, in shared memory. xt_apply, xt_touched_next and
+ *          loads and stores of the caller's through pointers of ours cannot fail: look at xt_faulted.
  * Units:   lengths in bytes, blocks of 8192 bytes, LSNs as the host's XLogRecPtr.
  */
 #ifndef XTREE_CAPI_H
@@ -32,7 +37,7 @@ typedef enum XtErrorCode
 {
 	XT_OK = 0, XT_INVALID_ARGUMENT = 1, XT_NOT_FOUND = 2, XT_CORRUPTION = 3, XT_IO_ERROR = 4,
 	XT_NO_SPACE = 5, XT_OUT_OF_MEMORY = 6, XT_NEED_MEMORY = 7, XT_UNSUPPORTED = 8, XT_BROKEN = 9,
-	XT_BUSY = 10, XT_INTERNAL = 11
+	XT_BUSY = 10, XT_INTERNAL = 11, XT_CANCELLED = 12
 } XtErrorCode;
 
 typedef struct XtError
@@ -144,8 +149,10 @@ XT_API uint32_t xt_chunk_refs(const void *index_shared, uint64_t *refs, uint32_t
  * memory must be zero (chunks already provided may stay: zero them). */
 XT_API bool xt_create(XtIndex *index, const XtSpec *spec, const XtIdentity *identity,
 					  uint32_t timeline, XtError *error) XT_NOEXCEPT;
-/* W. Superblock, object table, log. Repeats after XT_NEED_MEMORY. XT_NOT_FOUND: no or empty file. */
-XT_API bool xt_load(XtIndex *index, const XtLoadPolicy *policy, XtError *error) XT_NOEXCEPT;
+/* W. Superblock, object table, log; of the log at most `ops_max` operations a call. Call it until `done`,
+ * without giving up W. Repeats after XT_NEED_MEMORY. XT_NOT_FOUND: no or empty file. */
+XT_API bool xt_load(XtIndex *index, const XtLoadPolicy *policy, uint32_t ops_max, bool *done,
+					XtError *error) XT_NOEXCEPT;
 /* The two superblock pages of an empty index, for an init fork: writes 2 * 8192 bytes. */
 XT_API bool xt_empty_image(const XtSpec *spec, const XtIdentity *identity, void *pages,
 						   XtError *error) XT_NOEXCEPT;
@@ -162,6 +169,11 @@ XT_API bool xt_mark_broken(XtIndex *index, XtError *error) XT_NOEXCEPT;
  */
 XT_API bool xt_distrust_rewound(const char *data_path, const char *log_path, bool *broken,
 								XtError *error) XT_NOEXCEPT;
+/* The same on disk alone, for a file that no handle could be had of. */
+XT_API bool xt_mark_file_broken(const char *data_path, XtError *error) XT_NOEXCEPT;
+/* Whether a page of this handle's mappings was not to be had, and what to say then. */
+XT_API bool xt_faulted(const XtIndex *index) XT_NOEXCEPT;
+XT_API void xt_fault(const XtIndex *index, XtError *error) XT_NOEXCEPT;
 XT_API void xt_spec(const XtIndex *index, XtSpec *spec) XT_NOEXCEPT;
 XT_API uint64_t xt_applied_lsn(const XtIndex *index) XT_NOEXCEPT;
 /* Entries of a tree, from shared memory: an insertion that was applied before counts. */
@@ -213,7 +225,9 @@ XT_API bool xt_scan_nearest(XtScan *scan, uint32_t tree, const double *point,
 							const XtPredicate *predicate, XtError *error) XT_NOEXCEPT;
 /* Next batch: returns how many (0 at the end, -1 on error). keys_lo, keys_hi (dims doubles an entry)
  * and distances (nearest only) may be NULL. Window scans need capacity >= XT_SCAN_BATCH_MIN;
- * one_leaf returns after each leaf with matches. */
+ * one_leaf returns after each leaf with matches. XT_SCAN_AGAIN: nothing yet, after much looking; look for
+ * interrupts and call again. */
+#define XT_SCAN_AGAIN (-2)
 XT_API int xt_scan_next(XtScan *scan, uint64_t *record_ids, double *keys_lo, double *keys_hi,
 						double *distances, uint32_t capacity, bool one_leaf, XtError *error)
 	XT_NOEXCEPT;
@@ -242,7 +256,10 @@ XT_API bool xt_estimate(XtIndex *index, const XtPredicate *predicate, double *fr
 						XtError *error) XT_NOEXCEPT;
 
 /* --- Bulk build (W throughout; the index is new and empty) ------------------------------------ */
-XT_API XtBuild *xt_build_begin(XtIndex *index, uint32_t threads, XtError *error) XT_NOEXCEPT;
+/* Once one of the `cancel` words is not zero, xt_build_pack returns XT_CANCELLED soon; the build can only be
+ * freed then. */
+XT_API XtBuild *xt_build_begin(XtIndex *index, uint32_t threads, const volatile int *const cancel[2],
+							   XtError *error) XT_NOEXCEPT;
 XT_API bool xt_build_add(XtBuild *build, const double *lo, const double *hi,
 						 const uint64_t *record_ids, uint32_t count, XtError *error) XT_NOEXCEPT;
 XT_API bool xt_build_add_null(XtBuild *build, uint64_t record_id, XtError *error) XT_NOEXCEPT;
@@ -258,8 +275,10 @@ XT_API bool xt_build_add_sorted(XtBuild *build, const double *lo, const double *
 	XT_NOEXCEPT;
 /* Sorts, packs, publishes in memory. Repeats after XT_NEED_MEMORY. */
 XT_API bool xt_build_pack(XtBuild *build, XtError *error) XT_NOEXCEPT;
-/* Writes the capture (both superblocks, table, stamps with `lsn`) and syncs the data file. */
-XT_API bool xt_build_finish(XtBuild *build, uint64_t lsn, XtError *error) XT_NOEXCEPT;
+/* Writes the capture (both superblocks, table, stamps with `lsn`), at most `blocks_max` blocks a call, and
+ * when `done` has synced the data file. */
+XT_API bool xt_build_finish(XtBuild *build, uint64_t lsn, uint32_t blocks_max, bool *done,
+							XtError *error) XT_NOEXCEPT;
 XT_API void xt_build_free(XtBuild *build) XT_NOEXCEPT;
 
 /* --- Folds: begin and end under W, write and publish without ---------------------------------- */
@@ -267,6 +286,10 @@ XT_API bool xt_fold_begin(XtIndex *index, uint64_t *capture_lsn, XtError *error)
 XT_API bool xt_fold_write(XtIndex *index, uint32_t blocks_max, bool *done, XtError *error)
 	XT_NOEXCEPT;
 XT_API bool xt_fold_publish(XtIndex *index, XtError *error) XT_NOEXCEPT;
+/* W, but nothing of what other processes have provided need be attached. Call it before attaching, where that
+ * may fail, and xt_fold_end after: if that is never reached, the index stays whole but is not folded
+ * again until the next xt_fold_begin on this handle, or a restart. */
+XT_API void xt_fold_suspend(XtIndex *index, bool published) XT_NOEXCEPT;
 XT_API void xt_fold_end(XtIndex *index, bool published) XT_NOEXCEPT;
 /* W. After a published fold: gives back up to so many node versions that it has set free, at a few
  * microseconds each. Returns true when all is done. */
@@ -314,18 +337,34 @@ typedef struct XtStats
 	uint32_t	windows_mapped; /* in this process */
 } XtStats;
 
-/* Walks all nodes from an epoch (no lock). */
-XT_API bool xt_stats(XtIndex *index, XtStats *stats, XtError *error) XT_NOEXCEPT;
-/* W. Walks and verifies everything, CRCs of stamped blocks included. Returns how many problems (each
- * text handed out by xt_check_problem until the next check), or -1 on error. */
-XT_API int xt_check(XtIndex *index, XtError *error) XT_NOEXCEPT;
-XT_API const char *xt_check_problem(XtIndex *index, int i) XT_NOEXCEPT;
+/*
+ * A walk over all nodes, from the epoch at which it began, in steps. `verify`: everything is verified, CRCs of
+ * stamped blocks included; xt_walk_begin and xt_walk_finish need W then, the steps never do. Other
+ * processes may change the index meanwhile: what looks wrong for their doing is looked at again under W.
+ *
+ *		walk = xt_walk_begin(...)
+ *		do { step until done; xt_walk_finish(walk, &again) } while (again)
+ *		xt_walk_stats, xt_walk_problem
+ *		xt_walk_free
+ */
+typedef struct XtWalk XtWalk;
+XT_API XtWalk *xt_walk_begin(XtIndex *index, bool verify, XtError *error) XT_NOEXCEPT;
+/* Some milliseconds of it. */
+XT_API bool xt_walk_step(XtWalk *walk, bool *done, XtError *error) XT_NOEXCEPT;
+/* Only a walk that verifies. */
+XT_API bool xt_walk_finish(XtWalk *walk, bool *again, XtError *error) XT_NOEXCEPT;
+XT_API void xt_walk_stats(const XtWalk *walk, XtStats *stats) XT_NOEXCEPT;
+/* The text of problem `i`, until the walk is freed; NULL: there are no more. */
+XT_API const char *xt_walk_problem(const XtWalk *walk, uint32_t i) XT_NOEXCEPT;
+XT_API uint32_t xt_walk_problems(const XtWalk *walk) XT_NOEXCEPT;
+XT_API void xt_walk_free(XtWalk *walk) XT_NOEXCEPT;
 /* W. Whether exactly this entry exists (lo NULL: in the NULL tree). */
 XT_API bool xt_contains(XtIndex *index, const double *lo, const double *hi, uint64_t record_id,
 						bool *found, XtError *error) XT_NOEXCEPT;
-/* Boxes of the nodes of a level: returns a malloc'd array of count * 2 * dims doubles (lo, hi). */
-XT_API bool xt_level_boxes(XtIndex *index, uint32_t level, double **boxes, uint64_t *count,
-						   XtError *error) XT_NOEXCEPT;
+/* Boxes of the nodes of a level: returns a malloc'd array of count * 2 * dims doubles (lo, hi). A count above
+ * `boxes_max` says that there are more than that. */
+XT_API bool xt_level_boxes(XtIndex *index, uint32_t level, uint64_t boxes_max, double **boxes,
+						   uint64_t *count, XtError *error) XT_NOEXCEPT;
 
 #ifdef __cplusplus
 }

@@ -6,19 +6,21 @@ using namespace xtree;        // NOLINT: this file is the boundary; its own name
 using namespace xtree::capi;  // NOLINT
 
 struct XtBuild {
-  XtBuild(XtIndex* i, uint32_t threads) : index(i), build(&i->store, threads) {}
+  XtBuild(XtIndex* i, uint32_t threads, const volatile int* const* cancel)
+      : index(i), build(&i->store, threads, cancel) {}
   XtIndex* const index;
   BulkBuild build;
 };
 
-XtBuild* xt_build_begin(XtIndex* index, uint32_t threads, XtError* error) noexcept {
+XtBuild* xt_build_begin(XtIndex* index, uint32_t threads, const volatile int* const cancel[2],
+                        XtError* error) noexcept {
   XtBuild* build = nullptr;
-  Guard(error, [&] {
+  GuardFiles(index, OnFault::kFail, error, [&] {
     XT_RETURN_IF_ERROR(Usable(index));
     if (!BulkBuild::IsEmpty(*index->shared)) {
       return Status::InvalidArgument("a bulk build needs an empty index");
     }
-    build = new XtBuild(index, threads);
+    build = new XtBuild(index, threads, cancel);
     return Status::Ok();
   });
   return build;
@@ -26,11 +28,13 @@ XtBuild* xt_build_begin(XtIndex* index, uint32_t threads, XtError* error) noexce
 
 bool xt_build_add(XtBuild* build, const double* lo, const double* hi, const uint64_t* record_ids,
                   uint32_t count, XtError* error) noexcept {
-  return Guard(error, [&] { return build->build.Add(lo, hi, record_ids, count); });
+  return GuardFiles(build->index, OnFault::kFail, error,
+                    [&] { return build->build.Add(lo, hi, record_ids, count); });
 }
 
 bool xt_build_add_null(XtBuild* build, uint64_t record_id, XtError* error) noexcept {
-  return Guard(error, [&] { return build->build.AddNull(record_id); });
+  return GuardFiles(build->index, OnFault::kFail, error,
+                    [&] { return build->build.AddNull(record_id); });
 }
 
 uint64_t xt_build_memory_bytes(const XtBuild* build) noexcept {
@@ -60,21 +64,24 @@ void xt_build_curve_keys(XtBuild* build, const double* bounds_lo, const double* 
 
 bool xt_build_add_sorted(XtBuild* build, const double* lo, const double* hi,
                          const uint64_t* record_ids, uint32_t count, XtError* error) noexcept {
-  return Guard(error, [&] { return build->build.AddSorted(lo, hi, record_ids, count); });
+  return GuardFiles(build->index, OnFault::kFail, error,
+                    [&] { return build->build.AddSorted(lo, hi, record_ids, count); });
 }
 
 bool xt_build_pack(XtBuild* build, XtError* error) noexcept {
-  return Guard(error, [&] { return build->build.Pack(); });
+  return GuardFiles(build->index, OnFault::kFail, error,
+                    [&] { return build->build.Pack(); });
 }
 
-bool xt_build_finish(XtBuild* build, uint64_t lsn, XtError* error) noexcept {
-  return Guard(error, [&] {
+bool xt_build_finish(XtBuild* build, uint64_t lsn, uint32_t blocks_max, bool* done,
+                     XtError* error) noexcept {
+  return GuardFiles(build->index, OnFault::kFail, error, [&] {
     XT_ASSERT(build->build.packed());
     auto& applied = build->index->shared->applied_lsn;
     if (lsn > applied.load(std::memory_order_relaxed)) {
       applied.store(lsn, std::memory_order_relaxed);
     }
-    return build->index->store.WriteCaptureInPlace();
+    return build->index->store.CaptureStep(blocks_max, done);
   });
 }
 

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "base/mapping_fault.h"
 #include "capi.h"
 #include "store/durable_store.h"
 #include "tree/bulk_loader.h"
@@ -31,7 +32,6 @@ struct XtIndex {
   XtRuntime* const runtime;
   xtree::IndexShared* const shared;
   xtree::DurableStore store;
-  std::vector<std::string> problems;  // Of the last xt_check.
 };
 
 namespace xtree::capi {
@@ -57,6 +57,35 @@ bool Guard(XtError* error, Body&& body) noexcept {
   } catch (...) {
     Fill(error, Code::kInternal, "unknown exception");
   }
+  return false;
+}
+
+// What a guarded call does to an index when a page of its files is not to be had.
+enum class OnFault {
+  kFail,   // The call fails.
+  kBreak,  // Also every later use, in every process: the call may have lost a store.
+};
+
+inline void Break(XtIndex* index) noexcept {
+  index->shared->broken.store(1, std::memory_order_relaxed);
+}
+
+// As Guard, for a call that looks at the mapped files of `index`. What it found or did counts only if no
+// page was missing (io/mapping_guard.h); a handle that has met that refuses every use.
+template <class Body>
+bool GuardFiles(XtIndex* index, OnFault on_fault, XtError* error, Body&& body) noexcept {
+  DurableStore& store = index->store;
+  bool ok = false;
+  if (XT_LIKELY(!store.faulted())) {
+    ok = Guard(error, body);
+    if (XT_LIKELY(!store.faulted())) return ok;
+    if (on_fault == OnFault::kBreak) {
+      store.details()->Discard();
+      Break(index);
+    }
+  }
+  Guard(error, [&] { return store.FaultStatus(); });
+  ForgetMappingFaults();
   return false;
 }
 

@@ -14,169 +14,13 @@
 #include <string>
 #include <vector>
 
+#include "capi_host.h"
+
+using namespace xtree::testing;  // NOLINT
+
 namespace {
 
-constexpr uint32_t kSlots = 8;
-
-// What the host's registry would hold for one index, and one process's handles on it.
-class Host {
- public:
-  explicit Host(std::string directory, bool logged = true)
-      : data_(directory + "/rel"), log_(directory + "/rel_vm"), logged_(logged) {
-    epochs_ = std::calloc(1, xt_epoch_shared_bytes(kSlots));
-    xt_epoch_shared_init(epochs_, kSlots);
-    runtime_ = xt_runtime_create(epochs_, 0, 16, &error_);
-    Open();
-  }
-  ~Host() {
-    Close();
-    xt_runtime_free(runtime_);
-    std::free(epochs_);
-  }
-  void Open() {
-    shared_ = std::calloc(1, xt_index_shared_bytes());
-    index_ = xt_index_open(runtime_, shared_, data_.c_str(), logged_ ? log_.c_str() : nullptr,
-                           &error_);
-  }
-  void Close() {
-    xt_index_close(index_);
-    std::vector<uint64_t> refs(200);
-    const uint32_t count = xt_chunk_refs(shared_, refs.data(), 200);
-    for (uint32_t i = 0; i < count; ++i) std::free(reinterpret_cast<void*>(refs[i]));
-    std::free(shared_);
-  }
-  // Loses everything volatile, as a crash of the server does.
-  bool Restart(uint64_t redo_lsn = 0, uint32_t timeline = 1) {
-    Close();
-    Open();
-    return Load(redo_lsn, timeline);
-  }
-  bool Load(uint64_t redo_lsn, uint32_t timeline) {
-    XtTimelineEnd ends[8];
-    for (uint32_t i = 1; i < timeline; ++i) ends[i - 1] = XtTimelineEnd{i, 0, redo_lsn};
-    XtLoadPolicy policy{timeline, timeline - 1, ends, ~uint64_t{0}, identity_};
-    return Repeat([&] { return xt_load(index_, &policy, &error_); });
-  }
-  bool Create(const XtSpec& spec) {
-    return Repeat([&] { return xt_create(index_, &spec, &identity_, 1, &error_); });
-  }
-  // Provides memory for as long as the call asks for it.
-  template <class Call>
-  bool Repeat(Call&& call) {
-    for (;;) {
-      if (call()) return true;
-      if (error_.code != XT_NEED_MEMORY) return false;
-      XtChunkRequest want;
-      xt_chunk_wanted(index_, &want);
-      void* chunk = std::calloc(1, want.bytes);
-      xt_chunk_provide(index_, want.array, want.level, reinterpret_cast<uint64_t>(chunk), chunk);
-    }
-  }
-  bool Insert(const double* lo, const double* hi, uint64_t id, uint64_t lsn) {
-    if (!Repeat([&] { return xt_prepare_insert(index_, lo, hi, id, &error_); })) return false;
-    xt_apply(index_, lsn);
-    return true;
-  }
-  bool Fold() {
-    uint64_t lsn;
-    if (!Repeat([&] { return xt_fold_begin(index_, &lsn, &error_); })) return false;
-    bool done = false;
-    bool ok = true;
-    while (ok && !done) ok = xt_fold_write(index_, 64, &done, &error_);
-    ok = ok && xt_fold_publish(index_, &error_);
-    xt_fold_end(index_, ok);
-    return ok;
-  }
-  std::vector<uint64_t> Window(uint32_t tree, const XtPredicate& predicate) {
-    XtScan* scan = xt_scan_create(index_, &error_);
-    std::vector<uint64_t> ids, batch(XT_SCAN_BATCH_MIN);
-    EXPECT_TRUE(xt_scan_window(scan, tree, &predicate, &error_)) << error_.message;
-    int count;
-    while ((count = xt_scan_next(scan, batch.data(), nullptr, nullptr, nullptr, XT_SCAN_BATCH_MIN,
-                                 false, &error_)) > 0) {
-      ids.insert(ids.end(), batch.begin(), batch.begin() + count);
-    }
-    EXPECT_EQ(count, 0) << error_.message;
-    xt_scan_free(scan);
-    std::sort(ids.begin(), ids.end());
-    return ids;
-  }
-  void ExpectSound() {
-    const int problems = xt_check(index_, &error_);
-    EXPECT_EQ(problems, 0) << (problems < 0 ? error_.message : xt_check_problem(index_, 0));
-  }
-
-  XtIndex* index_ = nullptr;
-  XtRuntime* runtime_ = nullptr;
-  XtError error_{};
-  XtIdentity identity_{77, 1663, 5, 16400, 0};
-  std::string data_;
-  std::string log_;
-
- private:
-  void* epochs_;
-  void* shared_ = nullptr;
-  bool logged_;
-};
-
-XtPredicate Everything() {
-  XtPredicate p;
-  for (int d = 0; d < XT_DIMS_MAX; ++d) {
-    p.lo_min[d] = p.hi_min[d] = -INFINITY;
-    p.lo_max[d] = p.hi_max[d] = INFINITY;
-  }
-  p.nan_matches = true;
-  return p;
-}
-
-// Boxes that intersect lo..hi in two dimensions.
-XtPredicate Intersects(double x0, double y0, double x1, double y1) {
-  XtPredicate p = Everything();
-  p.lo_max[0] = x1;
-  p.lo_max[1] = y1;
-  p.hi_min[0] = x0;
-  p.hi_min[1] = y0;
-  return p;
-}
-
-struct Box {
-  double lo[2];
-  double hi[2];
-};
-
-std::vector<Box> RandomBoxes(size_t count, uint32_t seed) {
-  std::mt19937_64 random(seed);
-  std::uniform_real_distribution<double> place(0, 1000), size(0, 5);
-  std::vector<Box> boxes(count);
-  for (Box& b : boxes) {
-    for (int d = 0; d < 2; ++d) {
-      b.lo[d] = place(random);
-      b.hi[d] = b.lo[d] + size(random);
-    }
-  }
-  return boxes;
-}
-
-std::vector<uint64_t> Matching(const std::vector<Box>& boxes, double x0, double y0, double x1,
-                               double y1) {
-  std::vector<uint64_t> ids;
-  for (size_t i = 0; i < boxes.size(); ++i) {
-    const Box& b = boxes[i];
-    if (b.lo[0] <= x1 && b.hi[0] >= x0 && b.lo[1] <= y1 && b.hi[1] >= y0) ids.push_back(i);
-  }
-  return ids;
-}
-
-class CapiTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    char name[] = "/tmp/xtree_capi_XXXXXX";
-    directory_ = mkdtemp(name);
-  }
-  void TearDown() override { std::filesystem::remove_all(directory_); }
-  static constexpr XtSpec kBoxes{2, XT_F64, XT_BOX, 90};
-  std::string directory_;
-};
+constexpr const volatile int* kNoCancel[2] = {nullptr, nullptr};
 
 TEST_F(CapiTest, InsertedEntriesAreFoundAndSurviveARestartThroughTheLog) {
   Host host(directory_);
@@ -252,14 +96,16 @@ TEST_F(CapiTest, ABulkBuildIsDurableOnceItIsFinishedAndTakesInsertionsAfterwards
     ids.push_back(i);
   }
   lo[2 * 7] = NAN;  // Entry 7 is unordered.
-  XtBuild* build = xt_build_begin(host.index_, 2, &host.error_);
+  XtBuild* build = xt_build_begin(host.index_, 2, kNoCancel, &host.error_);
   ASSERT_NE(build, nullptr) << host.error_.message;
   ASSERT_TRUE(xt_build_add(build, lo.data(), hi.data(), ids.data(), ids.size(), &host.error_));
   ASSERT_TRUE(xt_build_add_null(build, 60000, &host.error_));
   ASSERT_TRUE(host.Repeat([&] { return xt_build_pack(build, &host.error_); }))
       << host.error_.message;
-  ASSERT_TRUE(host.Repeat([&] { return xt_build_finish(build, 5555, &host.error_); }))
-      << host.error_.message;
+  for (bool done = false; !done;) {
+    ASSERT_TRUE(host.Repeat([&] { return xt_build_finish(build, 5555, 64, &done, &host.error_); }))
+        << host.error_.message;
+  }
   xt_build_free(build);
   host.ExpectSound();
   EXPECT_EQ(xt_entries(host.index_, XT_TREE_MAIN), boxes.size() - 1);
@@ -372,7 +218,8 @@ TEST_F(CapiTest, AnotherSystemOrALaterCaptureThanTheServersLogIsBroken) {
   host.Close();
   host.Open();
   XtLoadPolicy policy{1, 0, nullptr, 999, host.identity_};
-  EXPECT_FALSE(host.Repeat([&] { return xt_load(host.index_, &policy, &host.error_); }));
+  bool done = false;
+  EXPECT_FALSE(host.Repeat([&] { return xt_load(host.index_, &policy, 1000, &done, &host.error_); }));
   EXPECT_EQ(host.error_.code, XT_BROKEN);
 }
 
@@ -489,7 +336,13 @@ TEST_F(CapiTest, StatisticsDescribeTheTreeAndItsFiles) {
     ASSERT_TRUE(host.Insert(boxes[i].lo, boxes[i].hi, i, 1 + i));
   }
   XtStats stats;
-  ASSERT_TRUE(xt_stats(host.index_, &stats, &host.error_)) << host.error_.message;
+  XtWalk* walk = xt_walk_begin(host.index_, false, &host.error_);
+  ASSERT_NE(walk, nullptr) << host.error_.message;
+  for (bool done = false; !done;) {
+    ASSERT_TRUE(xt_walk_step(walk, &done, &host.error_)) << host.error_.message;
+  }
+  xt_walk_stats(walk, &stats);
+  xt_walk_free(walk);
   EXPECT_EQ(stats.entries, boxes.size());
   EXPECT_EQ(stats.height, 2u);
   EXPECT_EQ(stats.levels, 2u);
@@ -499,7 +352,7 @@ TEST_F(CapiTest, StatisticsDescribeTheTreeAndItsFiles) {
   EXPECT_EQ(stats.applied_lsn, boxes.size());
   double* rectangles = nullptr;
   uint64_t count = 0;
-  ASSERT_TRUE(xt_level_boxes(host.index_, 0, &rectangles, &count, &host.error_));
+  ASSERT_TRUE(xt_level_boxes(host.index_, 0, 1000, &rectangles, &count, &host.error_));
   EXPECT_EQ(count, stats.level[0].nodes);
   std::free(rectangles);
   double fraction = -1;

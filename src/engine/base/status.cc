@@ -1,13 +1,25 @@
 #include "base/status.h"
 
+#include <atomic>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
+#include "base/mapping_fault.h"
+
 namespace xtree {
 
+namespace {
+std::atomic<bool> g_fault_pending{false};
+}  // namespace
+
+void NoteMappingFault() noexcept { g_fault_pending.store(true, std::memory_order_relaxed); }
+bool MappingFaultPending() noexcept { return g_fault_pending.load(std::memory_order_relaxed); }
+void ForgetMappingFaults() noexcept { g_fault_pending.store(false, std::memory_order_relaxed); }
+
 void AssertFail(const char* file, int line, const char* expression) {
+  if (MappingFaultPending()) throw MappingFault();
   // stderr is the server log under the host. Nothing here allocates: the heap may be what broke.
   std::fprintf(stderr, "xtree: assertion failed at %s:%d: %s\n", file, line, expression);
   std::fflush(stderr);

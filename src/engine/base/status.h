@@ -27,6 +27,7 @@ enum class Code : uint8_t {
   kBroken = 9,       // The index is marked broken; only a rebuild mends it.
   kBusy = 10,
   kInternal = 11,
+  kCancelled = 12,   // The caller's flag said so (tree/bulk_loader.h).
 };
 
 class [[nodiscard]] Status {

@@ -215,6 +215,7 @@ std::byte* DeltaLog::AppendBegin(OpType type, uint32_t tree, uint32_t payload_by
                             std::memory_order_relaxed);
   }
   open_frame_ = frame;
+  open_bytes_ = bytes;
   return address + sizeof(LogFrame);
 }
 
@@ -223,7 +224,8 @@ void DeltaLog::AppendEnd() noexcept {
   LogFrame* frame = open_frame_;
   XT_ASSERT(frame != nullptr);
   const uint64_t sequence = log->current_seq.load(std::memory_order_relaxed);
-  const uint32_t bytes = frame->bytes;
+  // Not from the frame: behind it there may be zeros by now (io/mapping_guard.h).
+  const uint32_t bytes = open_bytes_;
   frame->crc32c = LogFrameCrc(frame, bytes, sequence);
   open_frame_ = nullptr;
   log->current_offset += bytes;

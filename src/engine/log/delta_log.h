@@ -76,6 +76,7 @@ class DeltaLog {
 
   bool enabled() const { return enabled_; }
   WindowManager* windows() { return &windows_; }
+  const WindowManager* windows() const { return &windows_; }
   LogShared* shared() const { return shared_; }
 
   // Empties the file, durably, and starts at sequence 1. Later blocks name `capture_id`.
@@ -131,6 +132,7 @@ class DeltaLog {
   bool pinned_ = false;                // Between Reserve and Append.
   BlockHeader* reserved_ = nullptr;    // The block that the reserved frame goes to.
   LogFrame* open_frame_ = nullptr;     // Between AppendBegin and AppendEnd.
+  uint32_t open_bytes_ = 0;            // Its length.
   bool tracking_ = false;
   std::vector<uint32_t> touched_;
 };

@@ -7,6 +7,8 @@
 #include <new>
 #include <utility>
 
+#include "io/mapping_guard.h"
+
 namespace xtree {
 
 namespace {
@@ -46,6 +48,12 @@ Result<std::byte*> WindowManager::EnsureMapped(uint32_t window) {
     result = fs_->Map(SegmentPath(window).c_str(), kWindowBytes, true);
   }
   XT_ASSIGN_OR_RETURN(std::byte* mapped, std::move(result));
+  try {
+    GuardMapping(mapped, kWindowBytes, &faults_);
+  } catch (...) {
+    fs_->Unmap(mapped, kWindowBytes);
+    throw;
+  }
   if (mapped_here_ == 0) budget_->PushNewest(this);
   ++mapped_here_;
   if (window >= windows_end_) windows_end_ = window + 1;
@@ -71,12 +79,36 @@ void WindowManager::DropAll() {
   if (mapped_here_ != 0) budget_->Unlist(this);
   for (uint32_t i = 0; i < windows_end_; ++i) {
     if (std::byte* mapped = bases_[i].exchange(nullptr, std::memory_order_acq_rel)) {
-      fs_->Unmap(mapped, kWindowBytes);
+      UnmapWindow(mapped);
       budget_->windows_mapped_.fetch_sub(1, std::memory_order_relaxed);
     }
   }
   mapped_here_ = 0;
   windows_end_ = 0;
+  faults_.store(0, std::memory_order_relaxed);
+}
+
+void WindowManager::UnmapWindow(std::byte* base) {
+  UnguardMapping(base);
+  fs_->Unmap(base, kWindowBytes);
+}
+
+Status WindowManager::FaultStatus(uint32_t file_blocks) const {
+  uint64_t blocks = 0;
+  for (uint32_t w = 0; blocks < file_blocks; ++w) {
+    const std::string path = SegmentPath(w);
+    const uint32_t expected = std::min(file_blocks - w * kWindowBlocks, kWindowBlocks);
+    auto info = fs_->Stat(path.c_str());
+    const uint64_t found = info.ok() ? info->size_bytes / kBlockBytes : 0;
+    if (found < expected) {
+      return Status::Corruption("file \"%s\" has %llu blocks where %u belong", path.c_str(),
+                                static_cast<unsigned long long>(found), expected);
+    }
+    blocks += expected;
+  }
+  return Status::Make(Code::kIoError,
+                      "a page of file \"%s\" could not be read or written through its mapping",
+                      path_.c_str());
 }
 
 void WindowBudget::MakeRoom(const WindowManager* for_whom) {
@@ -140,7 +172,7 @@ bool WindowManager::TryEvict(uint32_t windows_max) {
     }
     return false;
   }
-  for (uint32_t i = 0; i < count; ++i) fs_->Unmap(taken[i], kWindowBytes);
+  for (uint32_t i = 0; i < count; ++i) UnmapWindow(taken[i]);
   budget_->windows_mapped_.fetch_sub(count, std::memory_order_relaxed);
   budget_->evictions_.fetch_add(count, std::memory_order_relaxed);
   mapped_here_ -= count;

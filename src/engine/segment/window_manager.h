@@ -103,6 +103,11 @@ class WindowManager {
       Trim();
     }
   }
+  // Pages of the windows that could not be had since they were mapped (io/mapping_guard.h). Not zero:
+  // nothing that has been read is to be trusted, and DropAll is due.
+  uint32_t faults() const { return faults_.load(std::memory_order_relaxed); }
+  // What to say then. `file_blocks`: how long the file ought to be.
+  Status FaultStatus(uint32_t file_blocks) const;
   uint32_t pins() const { return pins_.load(std::memory_order_relaxed); }
   // Unmaps all windows (relcache invalidation). No pin may be held.
   void DropAll();
@@ -117,6 +122,7 @@ class WindowManager {
   // Unmaps up to `windows_max` windows if no pin is held; the handle leaves the list with its last
   // one. Under budget_->mutex_, which the analysis cannot follow from one handle to another.
   bool TryEvict(uint32_t windows_max) XT_THREAD_ATTRIBUTE(no_thread_safety_analysis);
+  void UnmapWindow(std::byte* base);
   // Unmaps what this handle has mapped over the budget.
   void Trim();
 
@@ -127,6 +133,7 @@ class WindowManager {
   std::atomic<bool> recent_{false};       // Pinned since eviction last looked.
   std::atomic<bool> trim_wanted_{false};  // Mapped a window over the budget.
   std::atomic<std::byte*>* bases_;   // kWindowsMax slots of lazily touched anonymous memory.
+  std::atomic<uint32_t> faults_{0};
   // Guarded by budget_->mutex_.
   WindowManager* lru_prev_ = nullptr;
   WindowManager* lru_next_ = nullptr;

@@ -3,19 +3,21 @@
 namespace xtree {
 namespace {
 
-BulkOptions OptionsFor(const StoreInterface* store, uint32_t threads) {
+BulkOptions OptionsFor(const StoreInterface* store, uint32_t threads,
+                       const volatile int* const* cancel) {
   BulkOptions options;
   options.leaf_fill_percent = store->shared()->leaf_fill_percent;
   options.threads = threads;
+  for (int i = 0; cancel != nullptr && i < 2; ++i) options.cancel[i] = cancel[i];
   return options;
 }
 
 }  // namespace
 
-BulkBuild::BulkBuild(StoreInterface* store, uint32_t threads)
+BulkBuild::BulkBuild(StoreInterface* store, uint32_t threads, const volatile int* const* cancel)
     : spec_(store->shared()->trees[kTreeMain].spec),
-      main_(store, kTreeMain, OptionsFor(store, threads)),
-      nulls_(store, kTreeNull, OptionsFor(store, threads)) {}
+      main_(store, kTreeMain, OptionsFor(store, threads, cancel)),
+      nulls_(store, kTreeNull, OptionsFor(store, threads, cancel)) {}
 
 bool BulkBuild::IsEmpty(const IndexShared& shared) {
   for (const TreeShared& tree : shared.trees) {

@@ -3,7 +3,8 @@
 // Ownership:  borrows the store.
 // Threads:    as BulkLoader: one caller, who holds the writer lock until the build is gone.
 // Durability: none; the owner writes a capture afterwards (DurableStore::WriteCaptureInPlace).
-// Errors:     Pack returns kNeedMemory if a chunk must be provided first; then it is called again.
+// Errors:     Pack returns kNeedMemory if a chunk must be provided first; then it is called again. After
+//             kCancelled the build can only be dropped.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,8 @@ namespace xtree {
 class BulkBuild {
  public:
   // REQUIRES: the index is empty.
-  BulkBuild(StoreInterface* store, uint32_t threads);
+  // `cancel`: see BulkOptions; null, or two words that outlive the build.
+  BulkBuild(StoreInterface* store, uint32_t threads, const volatile int* const* cancel = nullptr);
 
   static bool IsEmpty(const IndexShared& shared);
 

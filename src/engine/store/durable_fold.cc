@@ -26,6 +26,10 @@ Status DurableStore::FoldAllowed() const {
   if (shared_->flags & kIndexFlagLatched) {
     return Status::Make(Code::kIoError, "an earlier sync of file \"%s\" has failed", path);
   }
+  if (shared_->flags & kIndexFlagSuspended) {
+    return Status::Make(Code::kOutOfMemory,
+                        "an earlier fold of \"%s\" could not be ended for want of memory", path);
+  }
   if (shared_->capture.fold_running.load(std::memory_order_relaxed) != 0 || has_staged()) {
     return Status::Make(Code::kBusy, "index \"%s\" is being folded or changed", path);
   }
@@ -36,6 +40,7 @@ Status DurableStore::FoldAllowed() const {
 }
 
 Status DurableStore::FoldBegin() {
+  if (fold_ != nullptr && fold_->suspended) FoldEnd(fold_->published);
   XT_RETURN_IF_ERROR(FoldAllowed());
   XT_ASSERT(fold_ == nullptr);
   fold_ = std::make_unique<Fold>();
@@ -273,6 +278,7 @@ void DurableStore::FoldEnd(bool published, bool tidy) noexcept {
     ReleaseCaptured();
   }
   fold_.reset();
+  shared_->flags &= ~kIndexFlagSuspended;
   capture.fold_running.store(0, std::memory_order_relaxed);
   if (published && tidy) {
     while (!FoldTidy(UINT64_MAX)) {
@@ -290,6 +296,13 @@ bool DurableStore::FoldTidy(uint64_t versions_max) noexcept {
   allocator()->ReturnFreeSpace();
   allocator()->ScrubStep(kScrubBlocks);  // Afterwards: what has been punched need not be read.
   return true;
+}
+
+void DurableStore::FoldSuspend(bool published) noexcept {
+  if (fold_ == nullptr) return;
+  fold_->suspended = true;
+  fold_->published = published;
+  shared_->flags |= kIndexFlagSuspended;
 }
 
 // The capture is durable: everything that only the previous one needed goes.
@@ -349,10 +362,16 @@ void DurableStore::MarkNodesUnstamped() noexcept {
 }
 
 Status DurableStore::WriteCaptureInPlace() {
-  XT_RETURN_IF_ERROR(FoldBegin());
   bool done = false;
-  Status status;
-  while (status.ok() && !done) status = FoldWrite(UINT32_MAX, &done);
+  while (!done) XT_RETURN_IF_ERROR(CaptureStep(UINT32_MAX, &done));
+  return Status::Ok();
+}
+
+Status DurableStore::CaptureStep(uint32_t blocks_max, bool* done) {
+  *done = false;
+  if (fold_ == nullptr) XT_RETURN_IF_ERROR(FoldBegin());
+  Status status = FoldWrite(blocks_max, done);
+  if (status.ok() && !*done) return status;
   if (status.ok()) status = FoldPublish();
   FoldEnd(status.ok());
   if (!status.ok()) return status;

@@ -30,6 +30,8 @@ struct DurableStore::Fold {
   size_t next_image = 0;   // Those before it are stamped.
   bool publish_tried = false;
   bool sync_failed = false;
+  bool suspended = false;  // FoldSuspend, with
+  bool published = false;  // what FoldEnd is to be told.
 };
 
 // What a Load that must be continued has reached.

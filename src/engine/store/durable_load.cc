@@ -8,6 +8,13 @@
 namespace xtree {
 
 Status DurableStore::Load(const LoadPolicy& policy) {
+  bool done = false;
+  while (!done) XT_RETURN_IF_ERROR(LoadStep(policy, UINT32_MAX, &done));
+  return Status::Ok();
+}
+
+Status DurableStore::LoadStep(const LoadPolicy& policy, uint32_t ops_max, bool* done) {
+  *done = false;
   using Phase = LoadState::Phase;
   if (load_ == nullptr) load_ = std::make_unique<LoadState>();
   WindowPin pin(windows_);
@@ -27,12 +34,13 @@ Status DurableStore::Load(const LoadPolicy& policy) {
       load_->phase = Phase::kLog;
     }
     if (policy.host && !SameIdentity(load_->content.identity, policy.identity)) {
+      *done = true;
       return Adopt(policy);
     }
-    return Replay(policy);
+    return Replay(policy, ops_max, done);
   };
   Status status = run();
-  if (status.code() == Code::kNeedMemory) return status;
+  if (status.code() == Code::kNeedMemory || (status.ok() && !*done)) return status;
   load_.reset();
   if (status.ok()) shared_->magic = kIndexSharedMagic;
   return status;
@@ -203,9 +211,10 @@ Status DurableStore::Adopt(const LoadPolicy& policy) {
   return Status::Ok();
 }
 
-Status DurableStore::Replay(const LoadPolicy& policy) {
+Status DurableStore::Replay(const LoadPolicy& policy, uint32_t ops_max, bool* done) {
   using Phase = LoadState::Phase;
-  if (!log_.enabled()) return Status::Ok();
+  *done = !log_.enabled();
+  if (*done) return Status::Ok();
   if (load_->phase == Phase::kLog) {
     shared_->log.timeline = policy.current_timeline;
     load_->reader = std::make_unique<LogReader>(&log_);
@@ -215,7 +224,8 @@ Status DurableStore::Replay(const LoadPolicy& policy) {
     XT_RETURN_IF_ERROR(load_->reader->Scan(policy));
     load_->phase = Phase::kReplay;
   }
-  for (;;) {
+  for (uint32_t ops = 0;; ++ops) {
+    if (ops == ops_max) return Status::Ok();
     if (!load_->have_record) {
       load_->have_record = load_->reader->Next(policy, &load_->record);
       if (!load_->have_record) break;
@@ -225,6 +235,7 @@ Status DurableStore::Replay(const LoadPolicy& policy) {
     load_->have_record = false;
   }
   XT_RETURN_IF_ERROR(load_->reader->Finish());
+  *done = true;
   shared_->capture.ops_since_commit = 0;
   return Status::Ok();
 }

@@ -9,6 +9,7 @@
 #include <cstring>
 
 #include "store/durable_internal.h"
+#include "store/rewound.h"
 
 namespace xtree {
 
@@ -177,22 +178,15 @@ uint64_t DurableStore::log_bytes() const {
 Status DurableStore::MarkBroken() {
   // In memory first: whatever happens to the disk, nobody gets a short answer from now on.
   shared_->broken.store(1, std::memory_order_relaxed);
-  auto info = fs_->Stat(windows_->path().c_str());
-  XT_RETURN_IF_ERROR(info.status());
-  if (info->size_bytes < kSuperblockSlots * kBlockBytes) {
-    return Status::NotFound("file \"%s\" has no superblocks", windows_->path().c_str());
+  // By a mapping of its own: the handle's windows may be what failed.
+  return MarkFileBroken(fs_, windows_->path());
+}
+
+Status DurableStore::FaultStatus() const {
+  if (windows_->faults() != 0) {
+    return windows_->FaultStatus(shared_->allocator.file_blocks.load(std::memory_order_relaxed));
   }
-  WindowPin pin(windows_);
-  for (uint32_t slot = 0; slot < kSuperblockSlots; ++slot) {
-    XT_ASSIGN_OR_RETURN(std::byte* block, MapSuperblock(slot));
-    if (!CheckSuperblock(block, slot, windows_->path().c_str()).ok()) continue;
-    Superblock content;
-    std::memcpy(static_cast<void*>(&content), block, sizeof(content));
-    content.broken = 1;
-    WriteSuperblock(content, slot, block);
-    if (track_touched_) stamped_.push_back(slot);
-  }
-  return fs_->Sync(windows_->path().c_str());
+  return log_.windows()->FaultStatus(shared_->log.file_blocks.load(std::memory_order_relaxed));
 }
 
 void DurableStore::TrackTouched(bool enabled) {
@@ -245,32 +239,63 @@ void AddProblem(std::vector<std::string>* problems, const char* format, ...) {
 
 }  // namespace
 
-Status DurableStore::CheckBlocks(std::vector<std::string>* problems) {
+Status DurableStore::CheckTablePage(uint32_t page, std::vector<Damage>* damages,
+                                    std::vector<std::string>* problems) {
   WindowPin pin(windows_);
+  if (!entries_.FullyAttached()) return NotAttached();
+  for (uint32_t i = 0; i < kTablePageEntries; ++i) {
+    const uint64_t handle = uint64_t{page} * kTablePageEntries + i;
+    const EntryWord word = entries_[handle].word.load(std::memory_order_acquire);
+    if (!(word & kWordLive)) continue;
+    for (uint32_t b = 0; b < 1u << WordOrder(word); ++b) {
+      const uint32_t block = WordBlock(word) + b;
+      XT_ASSIGN_OR_RETURN(std::byte* address, windows_->MapBlock(block));
+      const auto* header = reinterpret_cast<const BlockHeader*>(address);
+      if (header->block_number != block || header->extent_index != b) {
+        AddProblem(problems, "block %u says that it is block %u, number %u of its extent", block,
+                   header->block_number, header->extent_index);
+      }
+      if (IsDamaged(header, block) != nullptr && damages->size() < kProblemsMax) {
+        damages->push_back(Damage{handle, block});
+      }
+    }
+    if (windows_->faults() != 0) return windows_->FaultStatus(0);
+  }
+  return Status::Ok();
+}
+
+// Why a block is not what was stamped, null if it is. Only what a capture holds is immutable, so only that
+// has a CRC that must hold.
+const char* DurableStore::IsDamaged(const BlockHeader* header, uint32_t block) const {
+  const char* why = nullptr;
+  if (!IsMutable(header) && BlockLsn(*header) != kLsnUnstamped && !VerifyBlock(header, block, &why)) {
+    return why;
+  }
+  return nullptr;
+}
+
+Status DurableStore::CheckSpace(const std::vector<Damage>& damages,
+                                std::vector<std::string>* problems) {
+  WindowPin pin(windows_);
+  for (const Damage& damage : damages) {
+    // A fold that failed meanwhile takes stamps back, and an entry may have a new version by now.
+    const EntryWord word = entries_[damage.handle].word.load(std::memory_order_acquire);
+    if (!(word & kWordLive) || damage.block < WordBlock(word) ||
+        damage.block >= WordBlock(word) + (1u << WordOrder(word))) {
+      continue;
+    }
+    XT_ASSIGN_OR_RETURN(std::byte* address, windows_->MapBlock(damage.block));
+    const char* why = IsDamaged(reinterpret_cast<const BlockHeader*>(address), damage.block);
+    if (why != nullptr) AddProblem(problems, "block %u is damaged: %s", damage.block, why);
+  }
   uint64_t expected = kSuperblockSlots;
   const uint32_t pages = table()->pages();
   for (uint32_t page = 0; page < pages; ++page) {
     if (table()->page_info(page).disk_block != 0) ++expected;
     for (uint32_t i = 0; i < kTablePageEntries; ++i) {
       const EntryWord word =
-          entries_[uint64_t{page} * kTablePageEntries + i].word.load(std::memory_order_acquire);
-      if (!(word & kWordLive)) continue;
-      expected += (word & kWordDead) ? 0 : uint64_t{1} << WordOrder(word);
-      for (uint32_t b = 0; b < 1u << WordOrder(word); ++b) {
-        const uint32_t block = WordBlock(word) + b;
-        XT_ASSIGN_OR_RETURN(std::byte* address, windows_->MapBlock(block));
-        const auto* header = reinterpret_cast<const BlockHeader*>(address);
-        if (header->block_number != block || header->extent_index != b) {
-          AddProblem(problems, "block %u says that it is block %u, number %u of its extent", block,
-                     header->block_number, header->extent_index);
-        }
-        // Only what a capture holds is immutable, so only that has a CRC that must hold.
-        const char* why = nullptr;
-        if (!IsMutable(header) && BlockLsn(*header) != kLsnUnstamped &&
-            !VerifyBlock(header, block, &why)) {
-          AddProblem(problems, "block %u is damaged: %s", block, why);
-        }
-      }
+          entries_[uint64_t{page} * kTablePageEntries + i].word.load(std::memory_order_relaxed);
+      if ((word & kWordLive) && !(word & kWordDead)) expected += uint64_t{1} << WordOrder(word);
     }
   }
   const uint32_t queues[] = {shared_->table.waiting_readers.head,
@@ -288,6 +313,15 @@ Status DurableStore::CheckBlocks(std::vector<std::string>* problems) {
                allocator()->used_blocks());
   }
   return Status::Ok();
+}
+
+Status DurableStore::CheckBlocks(std::vector<std::string>* problems) {
+  std::vector<Damage> damages;
+  const uint32_t pages = table()->pages();
+  for (uint32_t page = 0; page < pages; ++page) {
+    XT_RETURN_IF_ERROR(CheckTablePage(page, &damages, problems));
+  }
+  return CheckSpace(damages, problems);
 }
 
 }  // namespace xtree

@@ -45,6 +45,9 @@ class DurableStore final : public NodeStore, public OperationLog {
   // resumes). kNotFound: no file or an empty one. kCorruption, kBroken, kUnsupported say why. After
   // any other failure than kNeedMemory the shared half is of no use until ResetShared.
   Status Load(const LoadPolicy& policy);
+  // At most `ops_max` operations of the log; not `done` yet: call again, with nobody using the index in
+  // between.
+  Status LoadStep(const LoadPolicy& policy, uint32_t ops_max, bool* done);
   // The superblock of an empty index.
   static void FillEmptySuperblock(const IndexOptions& options, const Identity& identity,
                                   bool has_log, Superblock* content);
@@ -87,6 +90,10 @@ class DurableStore final : public NodeStore, public OperationLog {
   // Writer lock. Frees what only the old capture used (or, if not published, what the failed one
   // took); with `tidy` false only its table pages, for FoldTidy to do the rest.
   void FoldEnd(bool published, bool tidy = true) noexcept;
+  // Writer lock. Before FoldEnd where attaching what others have provided may fail: touches no array,
+  // and leaves the fold to be ended later, by FoldEnd or by the next FoldBegin of this handle. Until then
+  // FoldBegin fails with kOutOfMemory.
+  void FoldSuspend(bool published) noexcept;
   // Writer lock. Gives back up to `versions_max` node versions that the last fold has set free, which
   // costs a microsecond or two for each; then free space at the end of the file. True: all done.
   bool FoldTidy(uint64_t versions_max) noexcept;
@@ -101,9 +108,16 @@ class DurableStore final : public NodeStore, public OperationLog {
   // All four steps, and a second sync so that both slots name this capture: bulk build. With no
   // concurrent user.
   Status WriteCaptureInPlace();
+  // The same in steps of about `blocks_max` blocks.
+  Status CaptureStep(uint32_t blocks_max, bool* done);
 
   // Durable mark: both superblocks say broken. Every use then fails with kBroken.
   Status MarkBroken();
+
+  // Whether a page of either file could not be had: nothing that was read since the windows were
+  // mapped is to be trusted, and what was stored may be lost.
+  bool faulted() const { return windows_->faults() != 0 || log_.windows()->faults() != 0; }
+  Status FaultStatus() const;
 
   // --- Blocks that changes have touched, for the host's checksums (capi.h, XtTouched).
   void TrackTouched(bool enabled);
@@ -112,12 +126,23 @@ class DurableStore final : public NodeStore, public OperationLog {
   // Verifies header and CRC of every block that the index refers to, and that space is accounted
   // for. Writer lock. Appends to `problems`.
   Status CheckBlocks(std::vector<std::string>* problems);
+  // The same in steps: the blocks that one page of the object table refers to, beside writers but with an
+  // epoch pinned, so that none of them is given back; then, under the writer lock, another look at what
+  // was found `damages`d, and the account of space.
+  struct Damage {
+    uint64_t handle;
+    uint32_t block;
+  };
+  Status CheckTablePage(uint32_t page, std::vector<Damage>* damages,
+                        std::vector<std::string>* problems);
+  Status CheckSpace(const std::vector<Damage>& damages, std::vector<std::string>* problems);
 
  private:
   struct Fold;         // A capture in the making (durable_fold.cc).
   struct LoadState;    // What a Load that must be continued has reached (durable_load.cc).
 
   bool host() const { return (shared_->flags & kIndexFlagHost) != 0; }
+  const char* IsDamaged(const BlockHeader* header, uint32_t block) const;
   Result<std::byte*> MapSuperblock(uint32_t slot);
   Status SyncData();
 
@@ -128,7 +153,7 @@ class DurableStore final : public NodeStore, public OperationLog {
   Status VerifyTableBlock(uint32_t block, BlockKind kind, uint64_t index, const char* what);
   // Makes the copy of another relation's files this relation's own, if they were at rest.
   Status Adopt(const LoadPolicy& policy);
-  Status Replay(const LoadPolicy& policy);
+  Status Replay(const LoadPolicy& policy, uint32_t ops_max, bool* done);
   Status ReplayOne(const LogRecord& record);
 
   // durable_fold.cc

@@ -114,5 +114,6 @@ inline ArrayDirectory* IndexArray(IndexShared* shared, uint32_t array) {
 }
 inline constexpr uint32_t kIndexFlagHost = 1;  // Belongs to a host: operations need no commit frame.
 inline constexpr uint32_t kIndexFlagLatched = 2;  // A sync of the data file has failed: no more folds.
+inline constexpr uint32_t kIndexFlagSuspended = 4;  // A fold could not be ended: no more until it is.
 
 }  // namespace xtree

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "checkpoint/superblock.h"
+#include "io/mapping_guard.h"
 #include "log/delta_log.h"
 #include "tools/file_reader.h"
 
@@ -110,18 +111,21 @@ Status MarkFileBroken(FileSystem* fs, const std::string& data_path) {
   if (info.size_bytes < kBytes) {
     return Status::NotFound("file \"%s\" has no superblocks", data_path.c_str());
   }
-  XT_ASSIGN_OR_RETURN(std::byte* slots, fs->Map(data_path.c_str(), kBytes, true));
+  const GuardedMapping mapping(fs, data_path.c_str(), kBytes);
+  XT_RETURN_IF_ERROR(mapping.status());
   for (uint32_t slot = 0; slot < kSuperblockSlots; ++slot) {
-    std::byte* block = slots + slot * kBlockBytes;
+    std::byte* block = mapping.base() + slot * kBlockBytes;
     if (!CheckSuperblock(block, slot, data_path.c_str()).ok()) continue;
     Superblock content;
     std::memcpy(static_cast<void*>(&content), block, sizeof(content));
     content.broken = 1;
     WriteSuperblock(content, slot, block);
   }
-  const Status status = fs->Sync(data_path.c_str());
-  fs->Unmap(slots, kBytes);
-  return status;
+  if (mapping.faulted()) {
+    return Status::Make(Code::kIoError, "the superblocks of file \"%s\" could not be read",
+                        data_path.c_str());
+  }
+  return fs->Sync(data_path.c_str());
 }
 
 }  // namespace xtree

@@ -66,6 +66,10 @@ class NodeList {
 }  // namespace
 
 struct BulkLoader::State {
+  Status Cancelled() const {
+    return options.cancelled() ? Status::Make(Code::kCancelled, "the build was cancelled")
+                               : Status::Ok();
+  }
   State(StoreInterface* s, uint32_t t, const BulkOptions& o)
       : store(s), tree(t), options(o), spec(s->shared()->trees[t].spec),
         leaf(NodeLayout::For(spec, true)), inner(NodeLayout::For(spec, false)),
@@ -219,15 +223,16 @@ Status BulkLoader::State::PackAdded() {
         }
       }
     });
-    order = KdOrder(spec.dims, centres, shares, threads);
+    order = KdOrder(spec.dims, centres, shares, threads, [this] { return options.cancelled(); });
   }
+  XT_RETURN_IF_ERROR(Cancelled());  // The order is none then.
   std::vector<NodeRef> nodes(shares.nodes);
   for (NodeRef& node : nodes) XT_RETURN_IF_ERROR(Stage(0, &node));
   leaves.Resize(shares.nodes);
   RunThreads(threads, [&](uint32_t t) {
     EntryList list(spec.dims);
     const uint64_t end = shares.nodes * (t + 1) / threads;
-    for (uint64_t n = shares.nodes * t / threads; n < end; ++n) {
+    for (uint64_t n = shares.nodes * t / threads; n < end && !options.cancelled(); ++n) {
       list.Clear();
       for (uint64_t e = shares.Begin(n); e < shares.Begin(n + 1); ++e) {
         constexpr uint64_t kAhead = 16;
@@ -241,7 +246,7 @@ Status BulkLoader::State::PackAdded() {
       leaves.Set(n, leaf.Bounds(nodes[n].node), nodes[n].id);
     }
   });
-  return Status::Ok();
+  return Cancelled();
 }
 
 // Packs `pending` into leaves, a run at a time; all of it at the end. A run is a stretch of the curve
@@ -307,7 +312,9 @@ Status BulkLoader::State::PackUpper(NodeRef* root, uint32_t* height) {
       const Box32 box = below.Box(i);
       for (uint32_t d = 0; d < spec.dims; ++d) centres.push_back(CentreOf(box.lo[d], box.hi[d]));
     }
-    const std::vector<uint32_t> order = KdOrder(spec.dims, centres, shares, options.threads);
+    const std::vector<uint32_t> order = KdOrder(spec.dims, centres, shares, options.threads,
+                                                [this] { return options.cancelled(); });
+    XT_RETURN_IF_ERROR(Cancelled());
     for (uint64_t n = 0; n < shares.nodes; ++n) {
       list.Clear();
       for (uint64_t c = shares.Begin(n); c < shares.Begin(n + 1); ++c) {

@@ -27,6 +27,15 @@ namespace xtree {
 struct BulkOptions {
   uint32_t leaf_fill_percent = 90;
   uint32_t threads = 1;
+  // Once one of these words is not zero, Finish returns kCancelled soon. A host's signal handler sets
+  // them. May be null.
+  const volatile int* cancel[2] = {nullptr, nullptr};
+  bool cancelled() const {
+    for (const volatile int* word : cancel) {
+      if (word != nullptr && __atomic_load_n(word, __ATOMIC_RELAXED) != 0) return true;
+    }
+    return false;
+  }
 };
 
 class BulkLoader {

@@ -30,9 +30,10 @@ class Arranger {
  public:
   using Element = Item<kDims>;
 
-  Arranger(uint32_t dims, const std::vector<float>& centres, const NodeShares& shares)
-      : dims_(dims), centres_(centres.data()), shares_(shares), a_(shares.entries),
-        b_(shares.entries), order_(shares.entries) {
+  Arranger(uint32_t dims, const std::vector<float>& centres, const NodeShares& shares,
+           const std::function<bool()>& cancelled)
+      : dims_(dims), centres_(centres.data()), shares_(shares), cancelled_(cancelled),
+        a_(shares.entries), b_(shares.entries), order_(shares.entries) {
     for (uint64_t i = 0; i < shares.entries; ++i) {
       if constexpr (kDims > 0) std::copy_n(centres_ + i * kDims, kDims, a_[i].centre);
       a_[i].index = static_cast<uint32_t>(i);
@@ -113,6 +114,7 @@ class Arranger {
   // entry number.
   void SplitNodes(Element* in, Element* spare, uint64_t first, uint64_t last, uint32_t threads) {
     const uint64_t begin = shares_.Begin(first), end = shares_.Begin(last);
+    if (cancelled_ && cancelled_()) return;
     if (last - first == 1) {
       SplitGroups(in, begin, end);
       for (uint64_t e = begin; e < end; ++e) order_[e] = in[e].index;
@@ -152,14 +154,16 @@ class Arranger {
   const uint32_t dims_;
   const float* const centres_;
   const NodeShares shares_;
+  const std::function<bool()>& cancelled_;
   std::vector<Element> a_, b_;
   std::vector<uint32_t> order_;
 };
 
 template <uint32_t kDims>
 std::vector<uint32_t> Arrange(uint32_t dims, const std::vector<float>& centres,
-                              const NodeShares& shares, uint32_t threads) {
-  Arranger<kDims> arranger(dims, centres, shares);
+                              const NodeShares& shares, uint32_t threads,
+                              const std::function<bool()>& cancelled) {
+  Arranger<kDims> arranger(dims, centres, shares, cancelled);
   arranger.Run(threads);
   return arranger.TakeOrder();
 }
@@ -180,13 +184,14 @@ float CentreOf(double lo, double hi) {
 }
 
 std::vector<uint32_t> KdOrder(uint32_t dims, const std::vector<float>& centres,
-                              const NodeShares& shares, uint32_t threads) {
+                              const NodeShares& shares, uint32_t threads,
+                              const std::function<bool()>& cancelled) {
   if (shares.entries == 0) return {};
   switch (dims) {
-    case 1: return Arrange<1>(dims, centres, shares, threads);
-    case 2: return Arrange<2>(dims, centres, shares, threads);
-    case 3: return Arrange<3>(dims, centres, shares, threads);
-    default: return Arrange<0>(dims, centres, shares, threads);
+    case 1: return Arrange<1>(dims, centres, shares, threads, cancelled);
+    case 2: return Arrange<2>(dims, centres, shares, threads, cancelled);
+    case 3: return Arrange<3>(dims, centres, shares, threads, cancelled);
+    default: return Arrange<0>(dims, centres, shares, threads, cancelled);
   }
 }
 

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "tree/geometry.h"
@@ -36,8 +37,10 @@ struct NodeShares {
 float CentreOf(double lo, double hi);
 
 // `centres`: `dims` for each entry, made by CentreOf. Returns the entries' numbers, node after node.
-// Uses up to `threads` threads. REQUIRES: shares.entries < 2^32.
+// Uses up to `threads` threads. REQUIRES: shares.entries < 2^32. Once `cancelled`, asked by each of the
+// threads, has said yes, what is returned is of no use.
 std::vector<uint32_t> KdOrder(uint32_t dims, const std::vector<float>& centres,
-                              const NodeShares& shares, uint32_t threads);
+                              const NodeShares& shares, uint32_t threads,
+                              const std::function<bool()>& cancelled = {});
 
 }  // namespace xtree

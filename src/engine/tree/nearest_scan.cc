@@ -110,9 +110,12 @@ Status NearestScan::Next(uint64_t* record_ids, double* distances, double* keys_l
                          uint32_t capacity, uint32_t* count) {
   const uint32_t dims = leaf_ == nullptr ? 0 : leaf_->dims;
   *count = 0;
+  uint32_t visits = 0;
   while (*count < capacity && !heap_.empty()) {
     const Item item = heap_.front();
     if (item.what & kNodeBit) {
+      if (visits++ == visits_max_) return Status::Ok();
+      if (XT_UNLIKELY(store_->windows()->faults() != 0)) return store_->windows()->FaultStatus(0);
       // The item stays until its node has been found, so that a failed call can be repeated.
       const NodeId id{item.what & ~kNodeBit};
       std::pop_heap(heap_.begin(), heap_.end(), Later());

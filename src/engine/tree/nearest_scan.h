@@ -31,6 +31,9 @@ class NearestScan {
   // `count` < capacity does not mean the end, 0 does.
   Status Next(uint64_t* record_ids, double* distances, double* keys_lo, double* keys_hi,
               uint32_t capacity, uint32_t* count);
+  // As WindowScan's.
+  void LimitVisits(uint32_t nodes_max) { visits_max_ = nodes_max; }
+  bool exhausted() const { return heap_.empty(); }
   // Releases the epoch. Idempotent.
   void End();
 
@@ -59,6 +62,7 @@ class NearestScan {
   EpochPin pin_;
   bool window_pinned_ = false;
   bool everything_ = false;     // The predicate passes all entries.
+  uint32_t visits_max_ = UINT32_MAX;
   uint64_t epoch_ = 0;
   WindowQuery query_;
   NearestQuery point_;

@@ -114,6 +114,7 @@ Status WindowScan::Emit(const NodeRef& node, uint64_t* record_ids, double* keys_
 
 Status WindowScan::ResolveNext(NodeRef* node) {
   for (*node = {}; !stack_.empty(); stack_.pop_back()) {
+    if (XT_UNLIKELY(store_->windows()->faults() != 0)) return store_->windows()->FaultStatus(0);
     Status status = Resolve(stack_.back(), node);
     if (status.ok() || status.code() == Code::kNeedMemory || !renewed_) return status;
     // Merged into another node since, or damaged: whoever renews looks at everything once more.
@@ -155,7 +156,9 @@ Status WindowScan::Next(uint64_t* record_ids, double* keys_lo, double* keys_hi, 
                         bool one_leaf, uint32_t* count) {
   XT_ASSERT(capacity >= kScanBatchMin);
   *count = 0;
-  while (!stack_.empty()) {
+  for (uint32_t visits = 0; !stack_.empty() && visits < visits_max_; ++visits) {
+    // Zeros lead on and on; the caller is going to refuse whatever came of them.
+    if (XT_UNLIKELY(store_->windows()->faults() != 0)) return store_->windows()->FaultStatus(0);
     NodeRef node;
     XT_RETURN_IF_ERROR(Resolve(stack_.back(), &node));
     if (node.node->level > 0) {

@@ -50,6 +50,10 @@ class WindowScan {
   uint64_t epoch() const { return epoch_; }
   uint32_t dims() const { return leaf_->dims; }
   bool lost() const { return lost_; }
+  // From now on Next returns, perhaps with nothing, after it has visited so many nodes; whether that was
+  // all then says exhausted(). It lets a caller look for interrupts while nothing matches.
+  void LimitVisits(uint32_t nodes_max) { visits_max_ = nodes_max; }
+  bool exhausted() const { return stack_.empty(); }
   // Releases the epoch. Idempotent.
   void End();
 
@@ -71,6 +75,7 @@ class WindowScan {
   EpochReader* reader_ = nullptr;
   EpochPin pin_;
   bool window_pinned_ = false;
+  uint32_t visits_max_ = UINT32_MAX;
   uint64_t epoch_ = 0;
   bool renewed_ = false;
   bool lost_ = false;

@@ -105,7 +105,7 @@ TEST(TreeDelete, BoxesShrinkWithTheirContent) {
   t.Delete(far);
   t.Check();
   std::vector<double> boxes;
-  ASSERT_TRUE(CollectBoxes(&t.store, kTreeMain, t.store.shared()->published_epoch.load(), 0, &boxes)
+  ASSERT_TRUE(CollectBoxes(&t.store, kTreeMain, t.store.shared()->published_epoch.load(), 0, UINT64_MAX, &boxes)
                   .ok());
   for (const double x : boxes) ASSERT_LT(x, 2000);
 }

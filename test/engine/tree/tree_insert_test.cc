@@ -186,7 +186,7 @@ TEST(TreeInsert, PointQueriesVisitFewLeaves) {
     t.Insert(key, id);
   }
   std::vector<double> boxes;
-  ASSERT_TRUE(CollectBoxes(&t.store, kTreeMain, t.store.shared()->published_epoch.load(), 0, &boxes)
+  ASSERT_TRUE(CollectBoxes(&t.store, kTreeMain, t.store.shared()->published_epoch.load(), 0, UINT64_MAX, &boxes)
                   .ok());
   const uint32_t leaves = static_cast<uint32_t>(boxes.size() / 4);
   uint32_t visited = 0;
