@@ -50,6 +50,7 @@ OBJS = \
 	src/am/xtreturn.o \
 	src/am/xtrewind.o \
 	src/am/xtscan.o \
+	src/am/xtscrub.o \
 	src/am/xtsort.o \
 	src/am/xttimeline.o \
 	src/am/xtvacuum.o \

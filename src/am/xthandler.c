@@ -63,7 +63,10 @@ xtree_shmem_startup(void)
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	XtRegistryStartup();
 	if (!IsUnderPostmaster)
+	{
 		XtTimelineStartup();
+		XtScrubStartup();
+	}
 	LWLockRelease(AddinShmemInitLock);
 }
 

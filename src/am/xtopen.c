@@ -12,6 +12,7 @@
 #include "xtregistry.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "access/xact.h"
 #include "access/xlog.h"
@@ -483,6 +484,31 @@ XtOpenNoError(Relation index)
 	return open_handle(handle, &error) ? handle : NULL;
 }
 
+/*
+ * The file of a build that failed may stay, as that of an invalid index. What it holds has no checksums yet,
+ * and is of no use.
+ */
+static void
+empty_files(const XtRelKey *key)
+{
+	char	   *path = XtDataPath(key);
+	struct stat st;
+
+	for (int segment = 0;; segment++)
+	{
+		char	   *name = segment == 0 ? pstrdup(path) : psprintf("%s.%d", path, segment);
+
+		if (stat(name, &st) != 0)
+			break;
+		if (truncate(name, 0) != 0)
+			ereport(LOG,
+					(errcode_for_file_access(),
+					 errmsg("could not truncate file \"%s\": %m", name)));
+		pfree(name);
+	}
+	pfree(path);
+}
+
 XtHandle *
 XtOpenForBuild(Relation index, const XtSpec *spec)
 {
@@ -498,6 +524,7 @@ XtOpenForBuild(Relation index, const XtSpec *spec)
 	handle = get_handle(&key, RelationGetRelid(index));
 	shared = handle->shared;
 
+	XtScrubNote(&key);
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	XtSharedReset(shared);
 	XtDropHostBuffers(&key);
@@ -521,7 +548,11 @@ XtOpenForBuild(Relation index, const XtSpec *spec)
 		XtSharedReset(shared);
 	LWLockRelease(&shared->lock);
 	if (!ok)
+	{
+		empty_files(&key);
+		XtScrubForget(&key);
 		XtReportError(index, &error);
+	}
 	return handle;
 }
 
@@ -534,8 +565,12 @@ XtBuildDone(XtHandle *handle, bool ok)
 	if (ok)
 		pg_atomic_write_u32(&shared->state, XT_STATE_LOADED);
 	else
+	{
+		empty_files(&handle->key);
 		XtSharedReset(shared);
+	}
 	LWLockRelease(&shared->lock);
+	XtScrubForget(&handle->key);
 }
 
 XtHandle *

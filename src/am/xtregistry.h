@@ -199,6 +199,12 @@ extern bool XtImagesMayReplay(XtShared *shared);
 extern void XtSettleDatabase(Oid database, bool files);
 extern void XtStopFoldWorkers(Oid database);
 
+/* xtscrub.c */
+/* A build is about to store blocks without checksums; has ended. */
+extern void XtScrubNote(const XtRelKey *key);
+extern void XtScrubForget(const XtRelKey *key);
+extern void XtScrubStartup(void);
+
 /* xthooks.c */
 extern void XtHooksInit(void);
 extern bool XtIsXtreeIndex(Relation relation);

@@ -149,7 +149,9 @@ TEST_F(CapiFaultTest, AFoldThatCouldNotBeEndedIsEndedByTheNext) {
     bool done = false;
     ASSERT_TRUE(host.Repeat([&] { return xt_fold_begin(host.index_, &lsn, &host.error_); }));
     while (!done) ASSERT_TRUE(xt_fold_write(host.index_, 64, &done, &host.error_));
-    if (published) ASSERT_TRUE(xt_fold_publish(host.index_, &host.error_));
+    if (published) {
+      ASSERT_TRUE(xt_fold_publish(host.index_, &host.error_));
+    }
     xt_fold_suspend(host.index_, published);
     // The index goes on meanwhile.
     ASSERT_TRUE(host.Insert(boxes_[1].lo, boxes_[1].hi, 50001, 40001)) << host.error_.message;
@@ -208,7 +210,9 @@ TEST_F(CapiFaultTest, AWalkBesideChangesFindsNothingWrong) {
           ASSERT_TRUE(host.Insert(key.lo, key.hi, id, ++lsn));
           ASSERT_TRUE(host.Insert(boxes_[id].hi, boxes_[id].hi, next++, ++lsn));
         }
-        if (steps % 40 == 39) ASSERT_TRUE(host.Fold()) << host.error_.message;
+        if (steps % 40 == 39) {
+          ASSERT_TRUE(host.Fold()) << host.error_.message;
+        }
       }
       ASSERT_TRUE(xt_walk_finish(walk, &again, &host.error_)) << host.error_.message;
     }

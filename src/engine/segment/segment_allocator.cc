@@ -85,6 +85,15 @@ void SegmentAllocator::AddFree(uint32_t segment, uint32_t first_extent, uint32_t
 Status SegmentAllocator::ReserveBlocks(uint32_t first_block, uint32_t blocks) {
   const uint32_t window = first_block / kWindowBlocks;
   XT_ASSERT((first_block + blocks - 1) / kWindowBlocks == window);
+  // A file that somebody has cut short must not grow: what is lost would read as zeros from then on,
+  // without a fault (io/mapping_guard.h).
+  if (file_blocks() > window * kWindowBlocks) {
+    auto info = windows_->fs()->Stat(windows_->SegmentPath(window).c_str());
+    const uint32_t expected = std::min(file_blocks() - window * kWindowBlocks, kWindowBlocks);
+    if (!info.ok() || info->size_bytes < uint64_t{expected} * kBlockBytes) {
+      return windows_->FaultStatus(file_blocks());
+    }
+  }
   XT_RETURN_IF_ERROR(windows_->fs()->Reserve(
       windows_->SegmentPath(window).c_str(),
       uint64_t{first_block % kWindowBlocks} * kBlockBytes, uint64_t{blocks} * kBlockBytes));

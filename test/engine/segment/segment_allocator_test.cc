@@ -325,5 +325,18 @@ TEST(SegmentAllocator, AnUnprovidedChunkIsAskedForBeforeAnythingChanges) {
   EXPECT_FALSE(allocator.HasInfoCapacity());
 }
 
+TEST(SegmentAllocator, AFileThatWasCutShortDoesNotGrow) {
+  Fixture f;
+  ASSERT_TRUE(f.allocator->CreateFile().ok());
+  std::vector<uint32_t> blocks;
+  for (int i = 0; i < 400; ++i) blocks.push_back(f.allocator->Allocate(0).value());
+  const uint64_t bytes = f.FileBytes("data");
+  ASSERT_TRUE(f.fs.Truncate("data", bytes / 2).ok());
+  Status status;
+  for (int i = 0; i < 100000 && status.ok(); ++i) status = f.allocator->Allocate(0).status();
+  EXPECT_EQ(status.code(), Code::kCorruption) << status.message();
+  EXPECT_EQ(f.FileBytes("data"), bytes / 2);
+}
+
 }  // namespace
 }  // namespace xtree

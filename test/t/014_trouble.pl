@@ -1,0 +1,149 @@
+# Goal: trouble with one index or one build is nobody else's: a build that fails or is cut off leaves no
+# handle, no mapping and no page that a checksum tool rejects; a fold that fails fails no insert; a broken index
+# keeps the fold worker from no other; who may not copy or drop a database has nothing done for the asking.
+# Method: each of them once, in a cluster with data checksums.
+use strict;
+use warnings;
+use FindBin;
+use lib $FindBin::RealBin;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(time sleep);
+use XTreeTest;
+
+my $rows = 300000;
+my $node = new_server('trouble', init => [ extra => ['--data-checksums'] ],
+	conf => "xtree.max_log_size = '256kB'\nxtree.log_size_limit = '512kB'\nmaintenance_work_mem = '512MB'\n");
+my $everything = "p <@ box '((-1000,-1000),(1000,1000))'";
+my $use = "SET enable_seqscan = off; SET enable_bitmapscan = off; SELECT count(*) FROM %s WHERE $everything";
+
+sub verified_files
+{
+	my ($what) = @_;
+	$node->stop;
+	$node->command_ok([ 'pg_checksums', '--check', '-D', $node->data_dir ], "pg_checksums finds nothing: $what");
+	$node->start;
+}
+
+# --- Builds that do not end.
+$node->safe_psql('postgres', qq(CREATE TABLE big (id int, p point); INSERT INTO big SELECT i, point(i % 1000, i / 1000.0)
+	FROM generate_series(1, $rows) AS i;
+	CREATE FUNCTION fails(p point) RETURNS point IMMUTABLE LANGUAGE plpgsql AS
+		'BEGIN IF p[0] = 999 THEN RAISE ''no such place''; END IF; RETURN p; END';));
+my $maps = $node->safe_psql('postgres', q(
+	CREATE TABLE few (id int, p point); INSERT INTO few SELECT i, point(i, i) FROM generate_series(900, 1000) AS i;
+	CREATE FUNCTION windows() RETURNS bigint LANGUAGE plpgsql AS $$
+	DECLARE n bigint;
+	BEGIN
+		FOR i IN 1..60 LOOP
+			BEGIN CREATE INDEX few_f ON few USING xtree (fails(p)); EXCEPTION WHEN raise_exception THEN NULL; END;
+		END LOOP;
+		SELECT count(*) INTO n FROM regexp_split_to_table(pg_read_file('/proc/' || pg_backend_pid() || '/maps'), '\n') AS line
+			WHERE line ~ ' /.*/base/\d+/\d+';
+		RETURN n;
+	END $$;
+	SELECT windows(); SELECT windows();));
+my ($first, $second) = split /\n/, $maps;
+cmp_ok($second, '<=', $first + 2, "failed builds leave no mappings ($first, then $second)");
+is($node->safe_psql('postgres', 'CREATE INDEX few_p ON few USING xtree (p); ' . sprintf($use, 'few')), '101',
+	'and the next build works');
+
+# Waits until the build of an index has stored something.
+sub wait_for_blocks
+{
+	my ($index) = @_;
+	my $path;
+	for (1 .. 3000)
+	{
+		$path ||= $node->safe_psql('postgres', "SELECT pg_relation_filepath('$index') WHERE to_regclass('$index') IS NOT NULL");
+		return 1 if $path && (-s $node->data_dir . "/$path" // 0) > 1000000;
+		sleep($path ? 0.001 : 0.01);
+	}
+	return 0;
+}
+
+my ($code, $out, $err) = $node->psql('postgres', 'SET statement_timeout = 400; CREATE INDEX CONCURRENTLY big_c ON big USING xtree (p)');
+SKIP:
+{
+	skip 'the machine is too fast', 1 if $code == 0;
+	like($err, qr/statement timeout/, 'a concurrent build that is cancelled');
+}
+verified_files('a concurrent build was cancelled');
+foreach my $command ('DROP INDEX IF EXISTS big_c; CREATE INDEX CONCURRENTLY big_c ON big USING xtree (p)',
+	'CREATE INDEX big_n ON big USING xtree (p)')
+{
+	$node->safe_psql('postgres', 'DROP INDEX IF EXISTS big_c');
+	my $session = start_session($node, join("\n", map { "$_;" } split(/; /, $command)));
+	my $caught;
+	if ($command =~ /CONCURRENTLY/) { $caught = wait_for_blocks('big_c') }
+	else { sleep 0.5; $caught = 1 }
+	ok($caught, "a build is under way: $command");
+	$node->stop('immediate');
+	$session->finish;
+	$node->start;
+	verified_files("a crash amid: $command");
+	is(scalar(glob($node->data_dir . '/xtree_builds/*') // ''), '', 'no note is left');
+}
+$node->safe_psql('postgres', 'DROP INDEX IF EXISTS big_c, big_n; CREATE INDEX big_c ON big USING xtree (p)');
+is($node->safe_psql('postgres', sprintf($use, 'big')), $rows, 'and a build that ends is whole');
+verified_files('a build has ended');
+
+# --- A fold that fails.
+$node->safe_psql('postgres', q(CREATE TABLE f (id int, p point); INSERT INTO f SELECT i, point(i % 100, i / 100.0) FROM generate_series(1, 20000) AS i;
+	CREATE INDEX f_p ON f USING xtree (p); DELETE FROM f WHERE id % 2 = 0; VACUUM f; SELECT xtree_checkpoint('f_p')));
+my $file = $node->data_dir . '/' . relation_path($node, 'f_p');
+my $insert = 'INSERT INTO f SELECT i, point(i % 100, i / 100.0) FROM generate_series(%d, %d) AS i;';
+($code, $out, $err) = $node->psql('postgres', sprintf($insert, 20001, 20100) . "\n\\! chmod 0 $file\n" . sprintf($insert, 20101, 33000) .
+	"\n\\! chmod 600 $file\n");
+SKIP:
+{
+	skip 'permissions do not hold for this user', 3 if $> == 0;
+	is($code, 0, 'inserts go on beside a fold that fails') or diag($err);
+	like($err, qr/WARNING:\s+could not fold the log of xtree index "f_p"/, 'of which the session is told');
+	is($node->safe_psql('postgres', sprintf($use, 'f')), '23000', 'and the index has all rows');
+}
+$node->restart;
+is($node->safe_psql('postgres', "SELECT xtree_checkpoint('f_p'); " . sprintf($use, 'f')), "t\n23000", 'a restart mends the fold');
+
+# --- A broken index in the fold worker's way.
+my @broken = map { "broken$_" } 1 .. 3;
+foreach my $table (@broken, 'sound')
+{
+	$node->safe_psql('postgres', "CREATE TABLE $table (id int, p point); CREATE INDEX ${table}_p ON $table USING xtree (p);");
+}
+$node->safe_psql('postgres', 'CHECKPOINT');
+foreach my $table (@broken)
+{
+	# The file goes, then the log grows beyond what wants a fold, until the index is found broken.
+	my $cut = $node->data_dir . '/' . relation_path($node, "${table}_p");
+	$node->psql('postgres', "INSERT INTO $table SELECT i, point(i, i) FROM generate_series(1, 200) AS i;\n\\! truncate -s 16384 $cut\n" .
+		"INSERT INTO $table SELECT i, point(i, i) FROM generate_series(1, 20000) AS i;");
+	($code, $out, $err) = $node->psql('postgres', sprintf($use, $table));
+	isnt($code, 0, "$table is broken");
+}
+$node->safe_psql('postgres', 'INSERT INTO sound SELECT i, point(i, i) FROM generate_series(1, 7000) AS i');
+ok($node->poll_query_until('postgres', "SELECT folds > 0 FROM xtree_stats('sound_p')"), 'the worker folds the sound one');
+is($node->safe_psql('postgres', sprintf($use, 'sound')), '7000', 'which answers');
+
+# --- Who may not.
+$node->safe_psql('postgres', 'CREATE DATABASE d; CREATE ROLE nobody LOGIN; CREATE ROLE maker LOGIN CREATEDB');
+$node->safe_psql('d', 'CREATE EXTENSION xtree; CREATE TABLE t (id int, p point); CREATE INDEX t_p ON t USING xtree (p);
+	CHECKPOINT; INSERT INTO t SELECT i, point(i, i) FROM generate_series(1, 100) AS i;');
+foreach my $statement ('CREATE DATABASE e TEMPLATE d STRATEGY file_copy', 'CREATE DATABASE e TEMPLATE d',
+	'ALTER DATABASE d SET TABLESPACE pg_default', 'DROP DATABASE d')
+{
+	foreach my $role ('nobody', 'maker')
+	{
+		($code, $out, $err) = $node->psql('postgres', $statement, extra_params => [ '-U', $role ]);
+		like($err, qr/permission denied|must be owner/, "$role: $statement is refused");
+	}
+}
+is($node->safe_psql('d', "SELECT log_bytes > 0 FROM xtree_stats('t_p')"), 't', 'and nothing was folded for it');
+$node->safe_psql('postgres', 'CREATE DATABASE e TEMPLATE d');
+is($node->safe_psql('d', "SELECT log_bytes FROM xtree_stats('t_p')"), '0', 'but for who may');
+is($node->safe_psql('e', sprintf($use, 't')), '100', 'whose copy is whole');
+
+unlike(slurp_file($node->logfile), qr/PANIC|assertion failed|terminated by signal 11|terminated by signal 6/, 'no process died');
+$node->stop;
+done_testing();
