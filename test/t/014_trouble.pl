@@ -56,7 +56,7 @@ sub wait_for_blocks
 	my $path;
 	for (1 .. 3000)
 	{
-		$path ||= $node->safe_psql('postgres', "SELECT pg_relation_filepath('$index') WHERE to_regclass('$index') IS NOT NULL");
+		$path ||= $node->safe_psql('postgres', "SELECT coalesce(pg_relation_filepath(to_regclass('$index')), '')");
 		return 1 if $path && (-s $node->data_dir . "/$path" // 0) > 1000000;
 		sleep($path ? 0.001 : 0.01);
 	}

@@ -58,5 +58,17 @@ else
 fi
 passed=$((passed + suite_passed))
 failed=$((failed + suite_failed))
+
+suite_passed=0
+suite_failed=0
+say "== long forms of TAP tests"
+if [ -n "${PGXS_DIR:-}" ]; then
+	TAP_SECONDS=3600 XTREE_IMAGES_ROUNDS=20 XTREE_CANCEL_ROWS=2000000 \
+		CHECK_TAP="test/t/008_images.pl test/t/012_cancel.pl" run_tap
+else
+	suite_failed=1
+fi
+passed=$((passed + suite_passed))
+failed=$((failed + suite_failed))
 say "$passed passed, $failed failed"
 [ $failed = 0 ]
