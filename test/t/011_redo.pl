@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use XTreeTest;
 
-my $tables = 60;
+my $tables = 36;
 my $ask = q(SET enable_seqscan = off; SET enable_bitmapscan = off;
 	SELECT count(*) FROM %s WHERE p <@ box '((-1000,-1000),(1000,1000))');
 
