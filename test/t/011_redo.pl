@@ -12,7 +12,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use XTreeTest;
 
-my $tables = 36;
+my $tables = 60;
 my $ask = q(SET enable_seqscan = off; SET enable_bitmapscan = off;
 	SELECT count(*) FROM %s WHERE p <@ box '((-1000,-1000),(1000,1000))');
 
@@ -52,7 +52,7 @@ foreach my $m (1 .. $tables)
 is($wrong, 0, 'no index answers short');
 cmp_ok($broken, '>', 0, "some of the indexes do not fit ($broken of $tables)");
 # An index outgrows what is left: the memory that its growth asks for is not to be had.
-$primary->safe_psql('postgres', add_rows('t', 101, 30000));
+$primary->safe_psql('postgres', add_rows('t', 101, 60000));
 $primary->safe_psql('postgres', "INSERT INTO small VALUES (2, point(2, 2))");
 $primary->wait_for_catchup($standby);
 ($code, $out, $err) = $standby->psql('postgres', sprintf($ask, 't'));

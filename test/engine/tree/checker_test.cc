@@ -166,9 +166,9 @@ TEST_F(CheckerTest, FindsANodeThatIsNotThere) {
 TEST_F(CheckerTest, CollectsTheBoxesOfALevel) {
   std::vector<double> leaves, root, none;
   const uint64_t epoch = tree_.store.shared()->published_epoch.load();
-  ASSERT_TRUE(CollectBoxes(&tree_.store, kTreeMain, epoch, 0, &leaves).ok());
-  ASSERT_TRUE(CollectBoxes(&tree_.store, kTreeMain, epoch, 1, &root).ok());
-  ASSERT_TRUE(CollectBoxes(&tree_.store, kTreeMain, epoch, 2, &none).ok());
+  ASSERT_TRUE(CollectBoxes(&tree_.store, kTreeMain, epoch, 0, UINT64_MAX, &leaves).ok());
+  ASSERT_TRUE(CollectBoxes(&tree_.store, kTreeMain, epoch, 1, UINT64_MAX, &root).ok());
+  ASSERT_TRUE(CollectBoxes(&tree_.store, kTreeMain, epoch, 2, UINT64_MAX, &none).ok());
   EXPECT_EQ(leaves.size(), 4 * tree_.shared().nodes_by_level[0].load());
   ASSERT_EQ(root.size(), 4u);
   EXPECT_TRUE(none.empty());
