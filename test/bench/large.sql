@@ -2,7 +2,7 @@
 -- until there are enough.
 SET client_min_messages = warning;
 CREATE EXTENSION xtree;
-CREATE UNLOGGED TABLE raw (x float8, y float8);
+CREATE TABLE raw (x float8, y float8);
 CREATE TABLE points (id bigint, p point);
 CREATE TABLE middles (p point, step float8);
 
