@@ -173,19 +173,18 @@ uint64_t DurableStore::fold_lsn() const {
   return fold_->content.capture_lsn;
 }
 
-void DurableStore::Stamp(BlockHeader* header, uint32_t* low, uint32_t* high) {
+void DurableStore::Stamp(BlockHeader* header, std::vector<uint32_t>* written) {
   // A stamped block of a node has been stamped by the host, after its last change.
   if (BlockLsn(*header) == kLsnUnstamped) {
     StampBlock(header, fold_->content.capture_lsn);
     if (track_touched_) stamped_.push_back(header->block_number);
   }
-  *low = std::min(*low, header->block_number);
-  *high = std::max(*high, header->block_number);
+  written->push_back(header->block_number);
 }
 
 // Stamps one page image and the nodes that it refers to and that the durable capture does not have.
 // Those are immutable now. Comparing the words avoids touching the others, which may be cold.
-Status DurableStore::StampImage(size_t image, uint32_t* blocks, uint32_t* low, uint32_t* high) {
+Status DurableStore::StampImage(size_t image, std::vector<uint32_t>* written) {
   const Fold::Image& i = fold_->images[image];
   XT_ASSIGN_OR_RETURN(std::byte* address, windows_->MapBlock(i.block));
   const EntryWord* words = PageWords(address);
@@ -201,13 +200,26 @@ Status DurableStore::StampImage(size_t image, uint32_t* blocks, uint32_t* low, u
     for (uint32_t b = 0; b < 1u << WordOrder(word); ++b) {
       auto* header = reinterpret_cast<BlockHeader*>(node + uint64_t{b} * kBlockBytes);
       XT_ASSERT(header->birth_epoch <= fold_->content.epoch);
-      Stamp(header, low, high);
-      ++*blocks;
+      Stamp(header, written);
     }
   }
-  Stamp(reinterpret_cast<BlockHeader*>(address), low, high);
-  ++*blocks;
+  Stamp(reinterpret_cast<BlockHeader*>(address), written);
   return Status::Ok();
+}
+
+// Starts the write-back of exactly these blocks. The nodes of a step are scattered over the file; a range
+// around them would, step after step, write what lies between again, while writers change it.
+void DurableStore::StartWriteback(std::vector<uint32_t>* written) {
+  std::sort(written->begin(), written->end());
+  for (size_t i = 0; i < written->size();) {
+    const uint32_t first = (*written)[i];
+    const uint32_t window = first / kWindowBlocks;
+    uint32_t end = first + 1;
+    for (++i; i < written->size() && (*written)[i] == end && end / kWindowBlocks == window; ++i) ++end;
+    fs_->StartWriteback(windows_->SegmentPath(window).c_str(),
+                        uint64_t{first % kWindowBlocks} * kBlockBytes,
+                        uint64_t{end - first} * kBlockBytes);
+  }
 }
 
 Status DurableStore::FoldWrite(uint32_t blocks_max, bool* done) {
@@ -215,26 +227,18 @@ Status DurableStore::FoldWrite(uint32_t blocks_max, bool* done) {
   Fold& fold = *fold_;
   *done = false;
   WindowPin pin(windows_);
-  uint32_t blocks = 0;
-  uint32_t low = UINT32_MAX;
-  uint32_t high = 0;
-  for (; fold.next_image < fold.images.size() && blocks < blocks_max; ++fold.next_image) {
-    XT_RETURN_IF_ERROR(StampImage(fold.next_image, &blocks, &low, &high));
+  std::vector<uint32_t> written;
+  for (; fold.next_image < fold.images.size() && written.size() < blocks_max; ++fold.next_image) {
+    XT_RETURN_IF_ERROR(StampImage(fold.next_image, &written));
   }
   const bool last = fold.next_image == fold.images.size();
   if (last) {
     for (const Fold::Directory& directory : fold.directories) {
       XT_ASSIGN_OR_RETURN(std::byte* address, windows_->MapBlock(directory.block));
-      Stamp(reinterpret_cast<BlockHeader*>(address), &low, &high);
+      Stamp(reinterpret_cast<BlockHeader*>(address), &written);
     }
-  }
-  // Write-back of what is stamped runs beside the stamping of the rest.
-  for (uint32_t w = low / kWindowBlocks; !last && low <= high && w <= high / kWindowBlocks; ++w) {
-    const uint32_t first = std::max(low, w * kWindowBlocks);
-    const uint32_t end = std::min(high + 1, (w + 1) * kWindowBlocks);
-    fs_->StartWriteback(windows_->SegmentPath(w).c_str(),
-                        uint64_t{first % kWindowBlocks} * kBlockBytes,
-                        uint64_t{end - first} * kBlockBytes);
+  } else {
+    StartWriteback(&written);  // It runs beside the stamping of the rest.
   }
   if (!last) return Status::Ok();
   Status status = SyncData();

@@ -162,8 +162,9 @@ class DurableStore final : public NodeStore, public OperationLog {
   Status CapturePage(uint32_t page);
   Status CaptureDirectory(uint32_t index, const Superblock& previous);
   void FillSuperblock(Superblock* content) const;
-  Status StampImage(size_t image, uint32_t* blocks, uint32_t* low, uint32_t* high);
-  void Stamp(BlockHeader* header, uint32_t* low, uint32_t* high);
+  Status StampImage(size_t image, std::vector<uint32_t>* written);
+  void Stamp(BlockHeader* header, std::vector<uint32_t>* written);
+  void StartWriteback(std::vector<uint32_t>* written);
   void PublishedFold() noexcept;
   void UndoCapture() noexcept;
   void MarkNodesUnstamped() noexcept;

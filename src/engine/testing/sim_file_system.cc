@@ -370,6 +370,7 @@ Status SimFileSystem::Sync(const char* path) {
 }
 
 void SimFileSystem::StartWriteback(const char* path, uint64_t offset, uint64_t length) {
+  writeback_bytes.fetch_add(length, std::memory_order_relaxed);
   (void)Operate(kWriteback, path, [&]() -> Status {
     const FilePtr file = Find(path);
     if (file != nullptr) {

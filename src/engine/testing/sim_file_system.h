@@ -80,6 +80,7 @@ class SimFileSystem final : public FileSystem {
   void Unmap(std::byte* base, uint64_t length) override;
   Status Sync(const char* path) override;
   void StartWriteback(const char* path, uint64_t offset, uint64_t length) override;
+  std::atomic<uint64_t> writeback_bytes{0};  // Asked for so far.
   Status SyncDirectory(const char* path) override;
   Status Remove(const char* path) override;
   Status CreateDirectory(const char* path) override;

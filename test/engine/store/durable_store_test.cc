@@ -420,5 +420,25 @@ TEST(DurableStore, TrimmedFreeSpaceIsReservedAgainBeforeItIsUsed) {
   s.ExpectSound();
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+// Too many insertions for the sanitizers, which have nothing to say about it.
+TEST(DurableStore, AFoldStartsTheWriteBackOfWhatChangedAndNotOfWhatLiesBetween) {
+  Standalone s;
+  ASSERT_TRUE(s.Create().ok());
+  ASSERT_TRUE(s.Insert(0, 350'000).ok());  // More nodes than one table page names: several steps.
+  ASSERT_TRUE(s.Commit().ok());
+  ASSERT_TRUE(s.Fold().ok());
+  ASSERT_GT(s.shared->table.pages.load(), 2u);
+  constexpr uint64_t kChanges = 200;  // Each in another leaf, all over the file.
+  ASSERT_TRUE(s.Insert(350'000, 350'000 + kChanges).ok());
+  ASSERT_TRUE(s.Commit().ok());
+  const uint64_t before = s.fs.writeback_bytes.load();
+  ASSERT_TRUE(s.Fold().ok());
+  const uint64_t blocks = (s.fs.writeback_bytes.load() - before) / kBlockBytes;
+  EXPECT_GT(blocks, 0u);
+  EXPECT_LT(blocks, 2 * kChanges);
+}
+#endif
+
 }  // namespace
 }  // namespace xtree
