@@ -67,11 +67,15 @@ class SharedArray {
     const uint32_t levels = directory_->levels.load(std::memory_order_acquire);
     return levels == 0 || local_[levels - 1] != nullptr;  // Levels are attached in order.
   }
+  // Elements below this can be read. An index that comes from a file must be compared with it;
+  // whoever learned of an element from its publication sees a value beyond it.
+  uint64_t reach() const { return reach_.load(std::memory_order_relaxed); }
   // Gives level `level` its address in this process, and publishes it if it is new.
   void Provide(uint32_t level, uint64_t ref, void* address) {
     XT_ASSERT(level < kArrayLevelsMax && local_[level] == nullptr);
     local_[level] = static_cast<T*>(address);
     while (attached_ < kArrayLevelsMax && local_[attached_] != nullptr) ++attached_;
+    reach_.store(CapacityOf(attached_), std::memory_order_relaxed);
     if (level == directory_->levels.load(std::memory_order_relaxed)) {
       directory_->refs[level].store(ref, std::memory_order_relaxed);
       directory_->levels.store(level + 1, std::memory_order_release);
@@ -92,6 +96,7 @@ class SharedArray {
   ArrayDirectory* directory_ = nullptr;
   T* local_[kArrayLevelsMax] = {};
   uint32_t attached_ = 0;  // Levels [0, attached_) have local addresses.
+  std::atomic<uint64_t> reach_{0};
 };
 
 }  // namespace xtree

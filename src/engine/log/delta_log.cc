@@ -8,8 +8,6 @@
 namespace xtree {
 namespace {
 
-constexpr uint32_t kFirstBlocks = 8;  // The first reservation of a log.
-
 // A block that is stamped already has been so by the host, with its own checksum, after the last
 // change; a new LSN would spoil that.
 void StampClosed(BlockHeader* block, const LogShared& log) {
@@ -69,6 +67,11 @@ Status DeltaLog::Reset(uint64_t capture_id, uint32_t timeline) {
   return Status::Ok();
 }
 
+Status DeltaLog::CreateFile() {
+  XT_RETURN_IF_ERROR(ReserveBlocks(0, kLogFirstBlocks));
+  return fs_->Sync(windows_.SegmentPath(0).c_str());
+}
+
 // Reserves blocks of one log segment on disk. A file that comes into being has its name made
 // durable at once, since a later sync of the file alone need not do that.
 Status DeltaLog::ReserveBlocks(uint32_t first, uint32_t count) {
@@ -84,6 +87,15 @@ Status DeltaLog::ReserveBlocks(uint32_t first, uint32_t count) {
                  uint64_t{first + count - fresh} * kBlockBytes);
     shared_->file_blocks.store(first + count, std::memory_order_relaxed);
   }
+  return Status::Ok();
+}
+
+// Stores zeros into blocks that are about to be used, so that the next sync, and not each of those
+// that follow, makes the file system turn reserved blocks into written ones.
+Status DeltaLog::WriteOut(uint32_t first, uint32_t count) {
+  if (keep_blocks_ == 0) return Status::Ok();
+  XT_ASSIGN_OR_RETURN(std::byte* address, windows_.MapBlock(first));
+  std::memset(address, 0, uint64_t{count} * kBlockBytes);
   return Status::Ok();
 }
 
@@ -106,9 +118,12 @@ Status DeltaLog::OpenSegment(uint32_t* segment) {
   shared_->free_hint = candidate;
   // Also where the file has the blocks already: they may have been punched.
   if (candidate == 0 && file_blocks < kLogSegmentBlocks) {
-    XT_RETURN_IF_ERROR(ReserveBlocks(0, std::max(file_blocks, kFirstBlocks)));
+    const uint32_t count = std::max(file_blocks, kLogFirstBlocks);
+    XT_RETURN_IF_ERROR(ReserveBlocks(0, count));
+    XT_RETURN_IF_ERROR(WriteOut(0, count));
   } else {
     XT_RETURN_IF_ERROR(ReserveBlocks(candidate * kLogSegmentBlocks, kLogSegmentBlocks));
+    XT_RETURN_IF_ERROR(WriteOut(candidate * kLogSegmentBlocks, kLogSegmentBlocks));
   }
   *segment = candidate;
   return Status::Ok();
@@ -124,6 +139,10 @@ Status DeltaLog::OpenBlock() {
   uint32_t index = in_segment ? log->current_block + 1 : 0;
   uint64_t sequence = log->current_seq.load(std::memory_order_relaxed);
   if (!in_segment || index == kLogSegmentBlocks) {
+    if (sequence >= kLogSequenceMax) {
+      return Status::Make(Code::kNoSpace, "log file \"%s\" has used up its sequence numbers",
+                          windows_.path().c_str());
+    }
     XT_RETURN_IF_ERROR(OpenSegment(&segment));
     index = 0;
     ++sequence;
@@ -134,6 +153,7 @@ Status DeltaLog::OpenBlock() {
     // Only the first segment grows in steps: 8, 32, 128.
     const uint32_t end = file_blocks < 32 ? 32 : (segment + 1) * kLogSegmentBlocks;
     XT_RETURN_IF_ERROR(ReserveBlocks(file_blocks, end - file_blocks));
+    XT_RETURN_IF_ERROR(WriteOut(file_blocks, end - file_blocks));
   }
   XT_ASSIGN_OR_RETURN(std::byte* address, windows_.MapBlock(block));
   if (in_segment) {
@@ -284,7 +304,13 @@ void DeltaLog::Recycle(uint64_t start_seq, uint64_t bytes) noexcept {
     first_free = *free ? s : s + 1;
     if (!*free) used_segments = s + 1;
   }
-  const uint32_t keep_blocks = std::min(used_segments * kLogSegmentBlocks, file_blocks);
+  const uint32_t keep_blocks =
+      std::min(std::max(used_segments * kLogSegmentBlocks, keep_blocks_), file_blocks);
+  if (used_segments == 0 && keep_blocks > 0) {
+    const Status ignored = fs_->Punch(windows_.SegmentPath(0).c_str(), 0,
+                                      uint64_t{keep_blocks} * kBlockBytes);
+    (void)ignored.ok();
+  }
   for (uint32_t w = (file_blocks + kWindowBlocks - 1) / kWindowBlocks; w-- > 0;) {
     const uint32_t first = w * kWindowBlocks;
     if (keep_blocks >= std::min(file_blocks, first + kWindowBlocks)) break;

@@ -11,6 +11,10 @@ struct NodeId {
   uint64_t value = 0;
 
   static constexpr uint64_t kHandleMask = (uint64_t{1} << 40) - 1;
+  // Handles stay below 2^32, so a scan keeps a node's level beside its name; a name from a damaged
+  // file may have bits there and must be cleared of them.
+  static constexpr uint32_t kLevelShift = 32;
+  static constexpr uint64_t kLevelMask = uint64_t{0xff} << kLevelShift;
   static NodeId Make(uint64_t handle, uint32_t shard, uint16_t tag) {
     return NodeId{handle | uint64_t{shard} << 40 | uint64_t{tag} << 48};
   }

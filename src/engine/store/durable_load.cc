@@ -219,8 +219,13 @@ Status DurableStore::Replay(const LoadPolicy& policy, uint32_t ops_max, bool* do
     shared_->log.timeline = policy.current_timeline;
     load_->reader = std::make_unique<LogReader>(&log_);
     const uint64_t start = load_->content.log_start_seq;
+    if (!policy.host) log_.KeepFile();
     XT_RETURN_IF_ERROR(
         load_->reader->Open(start != 0 ? start : 1, load_->content.log_capture_id));
+    if (!policy.host && shared_->log.file_blocks.load(std::memory_order_relaxed) == 0) {
+      return Status::Corruption("log file \"%s\" is missing or empty, and with it what was committed "
+                                "since the last checkpoint", log_.windows()->path().c_str());
+    }
     XT_RETURN_IF_ERROR(load_->reader->Scan(policy));
     load_->phase = Phase::kReplay;
   }
@@ -239,6 +244,19 @@ Status DurableStore::Replay(const LoadPolicy& policy, uint32_t ops_max, bool* do
   shared_->capture.ops_since_commit = 0;
   return Status::Ok();
 }
+
+namespace {
+
+// What IndexDetails lets into a tree. The tree relies on it, and a CRC does not prove it.
+bool IsOrderedKey(const KeySpec& spec, const Key& key) {
+  if (IsUnordered(spec, key.lo, key.hi)) return false;
+  for (uint32_t d = 0; d < spec.dims; ++d) {
+    if (key.lo[d] > key.hi[d]) return false;
+  }
+  return true;
+}
+
+}  // namespace
 
 // Goes to the tree directly: the operation is in the log already.
 Status DurableStore::ReplayOne(const LogRecord& record) {
@@ -264,6 +282,7 @@ Status DurableStore::ReplayOne(const LogRecord& record) {
     if (rest != uint64_t{corner} * (point ? 1 : 2)) return malformed();
     std::memcpy(key.lo, corners, corner);
     std::memcpy(key.hi, point ? corners : corners + corner, corner);
+    if (first > kRecordIdMax || !IsOrderedKey(spec, key)) return malformed();
     status = tree->PrepareInsert(key, first);
   } else if (record.type == OpType::kDelete) {
     if (first > IndexDetails::kDeleteBatchMax ||

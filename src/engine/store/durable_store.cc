@@ -91,6 +91,11 @@ Status DurableStore::Create(const IndexOptions& options, const Identity& identit
   Superblock content;
   FillEmptySuperblock(options, identity, log_.enabled(), &content);
   XT_RETURN_IF_ERROR(log_.Reset(content.capture_id, timeline));
+  if (identity.system_id == 0 && log_.enabled()) {
+    // Before any superblock: an index without its log is then known for what it is.
+    log_.KeepFile();
+    XT_RETURN_IF_ERROR(log_.CreateFile());
+  }
   XT_RETURN_IF_ERROR(allocator()->CreateFile());
   for (uint32_t slot = 0; slot < kSuperblockSlots; ++slot) {
     XT_ASSIGN_OR_RETURN(std::byte* block, MapSuperblock(slot));

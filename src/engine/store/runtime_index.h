@@ -113,6 +113,7 @@ class DurableIndex final : private DurableIndexParts, public RuntimeIndex {
   }
   Status Usable() const override;
   Status AppendCommitLocked() XT_REQUIRES(writer_mutex_);
+  void Seal() XT_EXCLUDES(writer_mutex_);
   Status WaitDurable(uint64_t mark) XT_EXCLUDES(commit_mutex_);
   FoldDecision Decide() XT_EXCLUDES(writer_mutex_);
   void BeginWantedFold() XT_REQUIRES(writer_mutex_);

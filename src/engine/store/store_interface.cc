@@ -1,5 +1,7 @@
 #include "store/store_interface.h"
 
+#include "tree/node_layout.h"
+
 namespace xtree {
 
 Status StoreInterface::NotAttached() const {
@@ -14,6 +16,13 @@ Result<std::byte*> StoreInterface::MapNode(uint32_t block) const {
                               windows_->SegmentPath(block / kWindowBlocks).c_str(), block);
   }
   return address;
+}
+
+Status StoreInterface::Misplaced(const NodeRef& node, uint32_t tree) const {
+  return Status::Corruption("block %u of \"%s\" is where a descent of tree %u must not meet it: it is "
+                            "on level %u of tree %u",
+                            node.node->block_number, windows_->path().c_str(), tree,
+                            static_cast<unsigned>(node.node->level), node.node->tree);
 }
 
 Result<NodeRef> StoreInterface::Lookup(NodeId id, uint64_t epoch) const {
@@ -94,6 +103,18 @@ Status StoreInterface::VerifyExtent(NodeId id, EntryWord word) const {
           static_cast<unsigned>(block->order), static_cast<unsigned>(block->extent_index),
           static_cast<unsigned long long>(block->node_id));
     }
+  }
+  const NodeLayout& layout = NodeLayout::For(shared_->trees[node->tree].spec, node->level == 0);
+  uint32_t entries = 0;
+  for (uint32_t i = 0; i < 1u << order; ++i) {
+    const uint32_t count = NodeLayout::BlockCount(NodeLayout::Block(node, i));
+    const bool previous_full = entries == i * layout.block_capacity;
+    if (count > layout.block_capacity || (count != 0 && !previous_full)) {
+      return Status::Corruption("block %u of \"%s\" says that it holds %u entries; %u fit, and "
+                                "blocks fill in order", first + i, path, count,
+                                layout.block_capacity);
+    }
+    entries += count;
   }
   return Status::Ok();
 }

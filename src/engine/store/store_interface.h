@@ -58,6 +58,7 @@ class StoreInterface {
   Result<NodeRef> Lookup(NodeId id, uint64_t epoch) const;
   // Lookup for hot loops: null node when the slow path is needed (call Lookup then).
   NodeRef TryLookup(NodeId id, uint64_t epoch) const {
+    if (XT_UNLIKELY(id.handle() >= entries_.reach())) return {};
     const ObjectEntry& entry = entries_[id.handle()];
     const EntryWord word = entry.word.load(std::memory_order_acquire);
     if (XT_UNLIKELY(WordTag(word) != id.tag() || !(word & kWordVerified))) return {};
@@ -68,13 +69,19 @@ class StoreInterface {
     return NodeRef{node, WordOrder(word), id};
   }
   // Hints the CPU to fetch the entry of `id`, or the first `bytes` of its node.
-  void PrefetchEntry(NodeId id) const { __builtin_prefetch(&entries_[id.handle()]); }
+  void PrefetchEntry(NodeId id) const {
+    if (XT_LIKELY(id.handle() < entries_.reach())) __builtin_prefetch(&entries_[id.handle()]);
+  }
   void PrefetchNode(NodeId id, uint32_t bytes) const {
+    if (XT_UNLIKELY(id.handle() >= entries_.reach())) return;
     const EntryWord word = entries_[id.handle()].word.load(std::memory_order_relaxed);
     const std::byte* address = windows_->BlockAddress(WordBlock(word));
     if (address == nullptr) return;
     for (uint32_t i = 0; i < bytes; i += 64) __builtin_prefetch(address + i);
   }
+  // The error of a node that a parent names but that is on another level than the parent implies,
+  // or of another tree: whatever the file says, a descent must end.
+  Status Misplaced(const NodeRef& node, uint32_t tree) const;
   // The newest version, for the writer. Same errors as Lookup.
   Result<NodeRef> LookupNewest(NodeId id) const { return Lookup(id, ~uint64_t{0}); }
 

@@ -163,18 +163,25 @@ Status CheckLogFile(const std::string& path, const Superblock& superblock,
                     FileFindings* findings) {
   FileReader file;
   const Status status = file.Open(path);
-  if (status.code() == Code::kNotFound) {
-    if (superblock.log_start_seq != 0) findings->Note("there is no log: nothing to replay");
+  if (!status.ok() && status.code() != Code::kNotFound) return status;
+  // A standalone index keeps its log file's first blocks; a host makes the file when it needs it.
+  const bool standalone = superblock.identity.system_id == 0;
+  if (!status.ok() || (standalone && file.blocks() == 0)) {
+    if (superblock.log_start_seq == 0) return Status::Ok();
+    if (standalone) {
+      findings->Problem("the log is missing or empty");
+    } else {
+      findings->Note("there is no log: nothing to replay");
+    }
     return Status::Ok();
   }
-  XT_RETURN_IF_ERROR(status);
   if (file.stray_bytes() != 0) {
     findings->Problem("%" PRIu64 " bytes behind the last whole block of the log",
                       file.stray_bytes());
   }
   LogChecker checker(file, superblock.log_start_seq, findings);
   XT_RETURN_IF_ERROR(checker.Segments());
-  if (superblock.identity.system_id == 0 && superblock.log_start_seq != 0) {
+  if (standalone && superblock.log_start_seq != 0) {
     const Status judged = Judge(path, superblock);
     if (!judged.ok()) findings->Problem("%s", judged.message());
   }

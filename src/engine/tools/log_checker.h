@@ -20,7 +20,7 @@ class FileFindings {
   FileReport* const report_;
 };
 
-// A log that is missing where the superblock expects none is fine. Which of the host's frames count
+// A log that is missing under the host, or where the superblock expects none, is fine. Which of the host's frames count
 // is the server's to say (its timeline history is elsewhere), so under the host unreadable bytes in
 // front of later frames are a note; standalone they are judged as recovery would.
 Status CheckLogFile(const std::string& path, const Superblock& superblock, FileFindings* findings);

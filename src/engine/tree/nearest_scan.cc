@@ -18,6 +18,7 @@ Status NearestScan::Begin(EpochReader* reader, uint32_t tree, const double* poin
                           const Predicate& predicate) {
   End();
   const TreeShared& shared = store_->shared()->trees[tree];
+  tree_ = tree;
   leaf_ = &NodeLayout::For(shared.spec, true);
   inner_ = &NodeLayout::For(shared.spec, false);
   query_.Prepare(shared.spec, predicate);
@@ -36,7 +37,7 @@ Status NearestScan::Begin(EpochReader* reader, uint32_t tree, const double* poin
   const NodeId root{shared.root.load(std::memory_order_acquire)};
   if (!root.valid()) return Status::Ok();
   // A root made since the epoch was read is not there at this epoch: the tree was empty.
-  const Status status = ExpandNode(root);
+  const Status status = ExpandNode(root.value | kAnyLevel);
   if (!status.ok() && status.code() != Code::kNotFound) {
     End();
     return status;
@@ -58,10 +59,17 @@ void NearestScan::Push(double distance, uint64_t what) {
   std::push_heap(heap_.begin(), heap_.end(), Later());
 }
 
-Status NearestScan::ExpandNode(NodeId id) {
+Status NearestScan::ExpandNode(uint64_t what) {
+  const NodeId id{what & ~NodeId::kLevelMask};
+  const uint64_t level = what & NodeId::kLevelMask;
   NodeRef node = store_->TryLookup(id, epoch_);
   if (XT_UNLIKELY(node.node == nullptr)) {
     XT_ASSIGN_OR_RETURN(node, store_->Lookup(id, epoch_));
+  }
+  if (XT_UNLIKELY(node.node->tree != tree_ ||
+                  (uint64_t{node.node->level} << NodeId::kLevelShift != level &&
+                   level != kAnyLevel))) {
+    return store_->Misplaced(node, tree_);
   }
   const NodeLayout& layout = node.node->level == 0 ? *leaf_ : *inner_;
   for (uint32_t i = 0; i < 1u << node.order; ++i) {
@@ -98,11 +106,13 @@ void NearestScan::ExpandGroup(const BlockHeader* block, uint32_t group) {
     }
     return;
   }
+  const uint64_t level = uint64_t{block->level - 1u} << NodeId::kLevelShift;
   float distances[kGroupSizeMax];
   kernels_.child_distances(layout, block, group, point_, distances);
   for (; mask != 0; mask &= mask - 1) {
     const auto i = static_cast<uint32_t>(std::countr_zero(mask));
-    Push(distances[i], layout.Id(block, first + i) | kNodeBit);
+    const uint64_t id = layout.Id(block, first + i) & ~(NodeId::kLevelMask | kNodeBit);
+    Push(distances[i], id | level | kNodeBit);
   }
 }
 
@@ -117,10 +127,10 @@ Status NearestScan::Next(uint64_t* record_ids, double* distances, double* keys_l
       if (visits++ == visits_max_) return Status::Ok();
       if (XT_UNLIKELY(store_->windows()->faults() != 0)) return store_->windows()->FaultStatus(0);
       // The item stays until its node has been found, so that a failed call can be repeated.
-      const NodeId id{item.what & ~kNodeBit};
+      const uint64_t node = item.what & ~kNodeBit;
       std::pop_heap(heap_.begin(), heap_.end(), Later());
       heap_.pop_back();
-      const Status status = ExpandNode(id);
+      const Status status = ExpandNode(node);
       if (XT_UNLIKELY(!status.ok())) {
         Push(std::bit_cast<double>(item.order), item.what);
         return status;

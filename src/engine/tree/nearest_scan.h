@@ -39,8 +39,8 @@ class NearestScan {
 
  private:
   // `order` holds the bits of a distance, which sort as the distances do (none is negative), with
-  // NaN last. `what` is a node (kNodeBit and its NodeId), or a block's address with, in the low bits
-  // that a page's alignment leaves free, a kind and the group or slot.
+  // NaN last. `what` is a node (kNodeBit, its NodeId, its level in kLevelMask), or a block's address
+  // with, in the low bits that a page's alignment leaves free, a kind and the group or slot.
   struct Item {
     uint64_t order;
     uint64_t what;
@@ -52,7 +52,8 @@ class NearestScan {
   enum Kind : uint64_t { kGroup = 0, kEntry = 1 };
 
   void Push(double distance, uint64_t what);
-  Status ExpandNode(NodeId id);
+  static constexpr uint64_t kAnyLevel = NodeId::kLevelMask;  // The root's is not known beforehand.
+  Status ExpandNode(uint64_t what);
   void ExpandGroup(const BlockHeader* block, uint32_t group);
 
   StoreInterface* const store_;
@@ -63,6 +64,7 @@ class NearestScan {
   bool window_pinned_ = false;
   bool everything_ = false;     // The predicate passes all entries.
   uint32_t visits_max_ = UINT32_MAX;
+  uint32_t tree_ = 0;
   uint64_t epoch_ = 0;
   WindowQuery query_;
   NearestQuery point_;

@@ -8,6 +8,7 @@ Status WindowScan::Begin(EpochReader* reader, uint32_t tree, const Predicate& pr
   End();
   renewed_ = lost_ = descended_ = false;
   const TreeShared& shared = store_->shared()->trees[tree];
+  tree_ = tree;
   leaf_ = &NodeLayout::For(shared.spec, true);
   inner_ = &NodeLayout::For(shared.spec, false);
   query_.Prepare(shared.spec, predicate);
@@ -26,9 +27,9 @@ Status WindowScan::Begin(EpochReader* reader, uint32_t tree, const Predicate& pr
   if (!root.valid()) return Status::Ok();
   // A root made since the epoch was read is not there at this epoch: the tree was empty.
   NodeRef node;
-  Status status = Resolve(root, &node);
+  Status status = Resolve(root.value | kAnyLevel, &node);
   if (status.ok()) {
-    stack_.push_back(root);
+    stack_.push_back(root.value | kAnyLevel);
   } else if (status.code() != Code::kNotFound) {
     End();
     return status;
@@ -50,10 +51,18 @@ Status WindowScan::Renew() {
   return Status::Ok();
 }
 
-Status WindowScan::Resolve(NodeId id, NodeRef* node) {
+Status WindowScan::Resolve(uint64_t entry, NodeRef* node) {
+  const NodeId id = IdOf(entry);
   *node = store_->TryLookup(id, epoch_);
-  if (XT_LIKELY(node->node != nullptr)) return Status::Ok();
-  XT_ASSIGN_OR_RETURN(*node, store_->Lookup(id, epoch_));
+  if (XT_UNLIKELY(node->node == nullptr)) {
+    XT_ASSIGN_OR_RETURN(*node, store_->Lookup(id, epoch_));
+  }
+  const uint64_t level = entry & NodeId::kLevelMask;
+  if (XT_UNLIKELY(node->node->tree != tree_ ||
+                  (uint64_t{node->node->level} << NodeId::kLevelShift != level &&
+                   level != kAnyLevel))) {
+    return store_->Misplaced(*node, tree_);
+  }
   return Status::Ok();
 }
 
@@ -61,10 +70,11 @@ void WindowScan::PrefetchAhead() {
   // Two nodes ahead: the one after this is on its way already. Leaves matter, as they are the many
   // and the cold ones; their group boxes are what is looked at first.
   if (stack_.size() < 2) return;
-  store_->PrefetchNode(stack_[stack_.size() - 2], leaf_->ids_offset);
+  store_->PrefetchNode(IdOf(stack_[stack_.size() - 2]), leaf_->ids_offset);
 }
 
 Status WindowScan::Descend(const NodeRef& node) {
+  const uint64_t level = uint64_t{node.node->level - 1u} << NodeId::kLevelShift;
   for (uint32_t i = 0; i < 1u << node.order; ++i) {
     const BlockHeader* block = node.block(i);
     const uint32_t count = NodeLayout::BlockCount(block);
@@ -76,11 +86,11 @@ Status WindowScan::Descend(const NodeRef& node) {
     const uint32_t found = kernels_.children(*inner_, block, count, query_, ids);
     // Last first, so that the stack hands them out in order.
     for (uint32_t c = 0; c < found; ++c) store_->PrefetchEntry(NodeId{ids[c]});
-    for (uint32_t c = found; c > 0; --c) stack_.push_back(NodeId{ids[c - 1]});
+    for (uint32_t c = found; c > 0; --c) stack_.push_back(IdOf(ids[c - 1]).value | level);
     if (count < inner_->block_capacity) break;
   }
   if (!stack_.empty()) {
-    store_->PrefetchNode(stack_.back(), leaf_->ids_offset);
+    store_->PrefetchNode(IdOf(stack_.back()), leaf_->ids_offset);
     PrefetchAhead();
   }
   return Status::Ok();

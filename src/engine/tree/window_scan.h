@@ -58,7 +58,9 @@ class WindowScan {
   void End();
 
  private:
-  Status Resolve(NodeId id, NodeRef* node);
+  static constexpr uint64_t kAnyLevel = NodeId::kLevelMask;  // The root's is not known beforehand.
+  static NodeId IdOf(uint64_t entry) { return NodeId{entry & ~NodeId::kLevelMask}; }
+  Status Resolve(uint64_t entry, NodeRef* node);
   // Resolves the next node of the stack that is still there; a null node at the end.
   Status ResolveNext(NodeRef* node);
   // Appends the matching children of an inner node to the stack.
@@ -81,7 +83,10 @@ class WindowScan {
   bool lost_ = false;
   bool descended_ = false;             // Since the last leaf.
   WindowQuery query_;
-  std::vector<NodeId> stack_;          // Nodes still to visit; the next one is the last.
+  // Nodes still to visit, the next one last: NodeIDs with the level that the parent's implies, or
+  // kAnyLevel, in kLevelMask. Comparing it keeps a damaged file from leading a scan in circles.
+  std::vector<uint64_t> stack_;
+  uint32_t tree_ = 0;
 };
 
 }  // namespace xtree

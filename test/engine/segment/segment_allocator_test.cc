@@ -29,7 +29,8 @@ class Fixture {
   // The shared state of a new server life over the same files.
   void Open() {
     shared = std::make_unique<AllocatorShared>();
-    infos = SegmentArray();
+    std::destroy_at(&infos);
+    std::construct_at(&infos);
     infos.Attach(&shared->infos);
     for (uint32_t level = 0; level < 6; ++level) {
       void* chunk = std::calloc(1, SegmentArray::LevelBytes(level));

@@ -127,6 +127,33 @@ TEST_F(DurableRuntimeTest, UncommittedOperationsAreVisibleButDoNotSurvive) {
   EXPECT_EQ(Ids(*recovered), (std::set<uint64_t>{1}));
 }
 
+TEST_F(DurableRuntimeTest, AMissingLogIsAnErrorWhateverItHeld) {
+  for (const bool checkpointed : {false, true}) {
+    for (const uint64_t operations : {0, 10}) {
+      SCOPED_TRACE(::testing::Message() << checkpointed << " " << operations);
+      {
+        auto runtime = Open();
+        Index* index = runtime->CreateIndex("roads", IndexOptions{}).value();
+        for (uint64_t id = 1; id <= operations; ++id) {
+          ASSERT_TRUE(index->Insert(Key{{1, 2}, {3, 4}}, id).ok());
+        }
+        ASSERT_TRUE(index->Commit().ok());
+        ASSERT_TRUE(!checkpointed || index->Checkpoint().ok());
+      }
+      for (const bool removed : {false, true}) {
+        const RuntimeOptions copy = CrashCopy();
+        const std::string log = copy.directory + "/roads_log";
+        ASSERT_TRUE(Open(copy)->OpenIndex("roads").ok());
+        ASSERT_TRUE(fs::exists(log));
+        if (removed) fs::remove(log);
+        else fs::resize_file(log, 0);
+        EXPECT_EQ(Open(copy)->OpenIndex("roads").status().code(), Code::kCorruption);
+      }
+      ASSERT_TRUE(Open()->DropIndex("roads").ok());
+    }
+  }
+}
+
 TEST_F(DurableRuntimeTest, StrictCommitsEveryOperationByItself) {
   options_.mode = DurabilityMode::kStrict;
   auto runtime = Open();

@@ -125,6 +125,12 @@ TEST_F(FileCheckerTest, SoundFilesHaveNoProblemsAndAreNotChanged) {
   EXPECT_EQ(ReadFile(log_), log);
 }
 
+TEST_F(FileCheckerTest, AMissingLogIsAProblem) {
+  MakeIndex(100, 0);
+  std::remove(log_.c_str());
+  EXPECT_TRUE(Mentions(Check(), "the log is missing"));
+}
+
 TEST_F(FileCheckerTest, AnEmptyIndexIsSound) {
   MakeIndex(0, 0);
   EXPECT_EQ(Join(Check().problems), "");
