@@ -92,7 +92,10 @@ CREATE FUNCTION xtree_stats(index regclass,
 	OUT retired_versions bigint,
 	OUT checkpoints bigint,
 	OUT shards int,
-	OUT windows_mapped int)
+	OUT windows_mapped int,
+	OUT retained_blocks bigint,
+	OUT oldest_reader_pid int,
+	OUT oldest_reader_lag bigint)
 AS 'MODULE_PATHNAME'
 LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION xtree_stats(regclass) IS 'size and shape of an xtree index';

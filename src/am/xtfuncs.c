@@ -26,6 +26,7 @@
 #include "lib/stringinfo.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
+#include "storage/proc.h"
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
@@ -260,8 +261,8 @@ form_stats(TupleDesc tupdesc, const XtStats *stats)
 	uint64		entries[XT_LEVELS_MAX];
 	double		fill[XT_LEVELS_MAX];
 	const int	levels = Min((int) stats->levels, XT_LEVELS_MAX);
-	Datum		values[19];
-	bool		nulls[19] = {false};
+	Datum		values[22];
+	bool		nulls[22] = {false};
 	int			i = 0;
 
 	for (int level = 0; level < levels; level++)
@@ -293,6 +294,11 @@ form_stats(TupleDesc tupdesc, const XtStats *stats)
 	values[i++] = Int64GetDatum((int64) stats->folds);
 	values[i++] = Int32GetDatum((int32) stats->active_shards);
 	values[i++] = Int32GetDatum((int32) stats->windows_mapped);
+	values[i++] = Int64GetDatum((int64) stats->retained_blocks);
+	nulls[i] = nulls[i + 1] = !stats->has_reader;
+	values[i++] = Int32GetDatum(stats->has_reader ?
+								GetPGProcByNumber(stats->oldest_reader)->pid : 0);
+	values[i++] = Int64GetDatum((int64) stats->oldest_reader_lag);
 	Assert(i == lengthof(values));
 	return heap_form_tuple(tupdesc, values, nulls);
 }
@@ -305,7 +311,7 @@ xtree_stats(PG_FUNCTION_ARGS)
 	TupleDesc	tupdesc;
 	XtStats		stats;
 
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE || tupdesc->natts != 19)
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE || tupdesc->natts != 22)
 		elog(ERROR, "unexpected result type of xtree_stats");
 	open_target(PG_GETARG_OID(0), RIGHT_STRUCTURE, AccessShareLock, &target);
 	handle = XtOpen(target.index);

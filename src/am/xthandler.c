@@ -23,6 +23,7 @@ void		_PG_init(void);
 
 /* Settings */
 int			xtree_max_log_size_kb = 64 * 1024;
+int			xtree_max_retained_kb = -1;
 int			xtree_log_size_limit_kb = 512 * 1024;
 int			xtree_flush_interval_ms = 200;
 int			xtree_window_budget = 1024;
@@ -86,6 +87,11 @@ define_settings(void)
 							"Zero turns them off. Durability does not depend on it.",
 							&xtree_flush_interval_ms, 200, 0, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_MS, NULL, NULL, NULL);
+	DefineCustomIntVariable("xtree.max_retained_size",
+							"Space of an index that its oldest scan may keep from being used again.",
+							"A scan that keeps more fails when it reads on. -1 sets no limit.",
+							&xtree_max_retained_kb, -1, -1, INT_MAX,
+							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
 	DefineCustomIntVariable("xtree.window_budget",
 							"Windows of 1 GB of index files that a process keeps mapped.",
 							NULL, &xtree_window_budget, 1024, 4, 65536,

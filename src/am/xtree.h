@@ -43,6 +43,7 @@
 extern int	xtree_max_log_size_kb;	/* a worker folds an index from here on, */
 extern int	xtree_log_size_limit_kb;	/* the writing backend itself from here on */
 extern int	xtree_flush_interval_ms;
+extern int	xtree_max_retained_kb;	/* -1: readers may keep any amount of space */
 extern int	xtree_window_budget;
 extern int	xtree_build_threads;
 extern int	xtree_debug_halt;		/* an XtHaltPoint */

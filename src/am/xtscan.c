@@ -269,6 +269,27 @@ begin_engine_scan(IndexScanDesc scan)
 	so->running = true;
 }
 
+/*
+ * A scan keeps all versions of nodes that were replaced since it began. The oldest one of all fails where
+ * that has become too much; its snapshot is the transaction's, so there is no way to go on.
+ */
+static void
+check_retained(IndexScanDesc scan, XtScanOpaque so)
+{
+	uint64		kb;
+
+	if (xtree_max_retained_kb < 0)
+		return;
+	kb = xt_retained_by_me(so->ref->handle->index) * (BLCKSZ / 1024);
+	if (kb > (uint64) xtree_max_retained_kb)
+		ereport(ERROR,
+				(errcode(ERRCODE_SNAPSHOT_TOO_OLD),
+				 errmsg("scan of xtree index \"%s\" is too old",
+						RelationGetRelationName(scan->indexRelation)),
+				 errdetail("It keeps " UINT64_FORMAT " kB of the index from being used again; "
+						   "xtree.max_retained_size is %d kB.", kb, xtree_max_retained_kb)));
+}
+
 /* Reads on in the engine's scan of this stage; the batch may be empty. False: that is at its end. */
 static bool
 fetch_batch(IndexScanDesc scan)
@@ -285,6 +306,7 @@ fetch_batch(IndexScanDesc scan)
 	XtError		error;
 	int			n;
 
+	check_retained(scan, so);
 	if (nearest)
 	{
 		capacity = so->nearest_batch;

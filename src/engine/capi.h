@@ -232,6 +232,8 @@ XT_API int xt_scan_next(XtScan *scan, uint64_t *record_ids, double *keys_lo, dou
 						double *distances, uint32_t capacity, bool one_leaf, XtError *error)
 	XT_NOEXCEPT;
 XT_API void xt_scan_end(XtScan *scan) XT_NOEXCEPT;
+/* Blocks that the index keeps for readers, if none is older than this process's oldest scan; else 0. */
+XT_API uint64_t xt_retained_by_me(XtIndex *index) XT_NOEXCEPT;
 /* For bulk deletion, in a window scan of everything: the record ids of the next leaf, how it is called, a
  * box around its keys, and whether it is the first of its parent. Returns as xt_scan_next. */
 typedef struct XtLeaf
@@ -335,6 +337,10 @@ typedef struct XtStats
 	uint64_t	folds;
 	uint32_t	active_shards;
 	uint32_t	windows_mapped; /* in this process */
+	uint64_t	retained_blocks;	/* kept for readers, about */
+	bool		has_reader;		/* of any index of the server; if so: */
+	uint32_t	oldest_reader;	/* the slot of the one that keeps most, */
+	uint64_t	oldest_reader_lag;	/* and how many changes have been published since it began */
 } XtStats;
 
 /*

@@ -143,6 +143,12 @@ Status CheckTreeNumber(uint32_t tree) {
   return tree < kTrees ? Status::Ok() : Status::InvalidArgument("there is no tree %u", tree);
 }
 
+// Nearly all retired versions are leaves.
+uint64_t RetainedBlocks(const IndexShared& shared) {
+  const NodeLayout& leaf = NodeLayout::For(shared.trees[kTreeMain].spec, true);
+  return shared.table.waiting_readers.length << leaf.base_order;
+}
+
 }  // namespace
 
 XtScan* xt_scan_create(XtIndex* index, XtError* error) noexcept {
@@ -204,6 +210,14 @@ int xt_scan_next(XtScan* scan, uint64_t* record_ids, double* keys_lo, double* ke
 }
 
 void xt_scan_end(XtScan* scan) noexcept { scan->End(); }
+
+uint64_t xt_retained_by_me(XtIndex* index) noexcept {
+  uint32_t slot = 0;
+  uint64_t lag = 0;
+  const uint64_t retained = RetainedBlocks(*index->shared);
+  if (retained == 0 || !OldestReader(index->runtime->epochs, &slot, &lag)) return 0;
+  return slot == index->runtime->reader.slot_index() && lag > 0 ? retained : 0;
+}
 
 int xt_scan_leaf(XtScan* scan, uint64_t* record_ids, uint32_t capacity, XtLeaf* leaf,
                  XtError* error) noexcept {
@@ -295,6 +309,9 @@ void xt_walk_stats(const XtWalk* walk, XtStats* stats) noexcept {
   stats->folds = shared.capture.folds.load(std::memory_order_relaxed);
   stats->active_shards = shared.table.active_shards.load(std::memory_order_relaxed);
   stats->windows_mapped = walk->index->runtime->budget.windows_mapped();
+  stats->retained_blocks = RetainedBlocks(shared);
+  stats->has_reader = OldestReader(walk->index->runtime->epochs, &stats->oldest_reader,
+                                   &stats->oldest_reader_lag);
 }
 
 const char* xt_walk_problem(const XtWalk* walk, uint32_t i) noexcept {

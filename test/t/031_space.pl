@@ -1,6 +1,6 @@
-# Goal: what mass deletions set free goes back to the file system when the index is folded, and no
+# Goal: space that readers keep is reported and can be limited; what mass deletions set free goes back to the file system when the index is folded, and no
 # answer changes, also if the server is stopped after that.
-# Method: the size of the data file before and after; the heap says what the answers are.
+# Method: a cursor left open beside changes; the size of the data file before and after; the heap says what the answers are.
 use strict;
 use warnings;
 use FindBin;
@@ -23,6 +23,25 @@ sub size
 $node->safe_psql('postgres', add_rows('t', 2000001, 2030000));
 $node->safe_psql('postgres', 'DELETE FROM t WHERE id % 10 = 3; VACUUM t');
 index_equals_heap($node, 't', 'a tenth deleted');
+
+# A cursor keeps what was replaced since it began: that shows, and with a limit its next fetch fails.
+my $reader = $node->background_psql('postgres', on_error_stop => 0);
+$reader->query_safe("BEGIN; SET enable_seqscan = off; SET enable_bitmapscan = off;
+	DECLARE c CURSOR FOR SELECT id FROM t WHERE b && box '((-1000,-1000),(1000,1000))'; FETCH 10 FROM c");
+my $pid = $reader->query_safe('SELECT pg_backend_pid()');
+$node->safe_psql('postgres', add_rows('t', 2500001, 2520000) . 'DELETE FROM t WHERE id % 10 = 4; VACUUM t');
+is($node->safe_psql('postgres', "SELECT retained_blocks > 32, oldest_reader_pid, oldest_reader_lag > 10 FROM xtree_stats('t_b')"),
+	"t|$pid|t", 'what a reader keeps is reported');
+$reader->query_safe('FETCH 2000 FROM c');
+$node->safe_psql('postgres', "ALTER SYSTEM SET xtree.max_retained_size = '256kB'");
+$node->safe_psql('postgres', 'SELECT pg_reload_conf()');
+$node->poll_query_until('postgres', "SELECT current_setting('xtree.max_retained_size') = '256kB'");
+# A session takes a new setting between two commands.
+1 until $reader->query_safe('SHOW xtree.max_retained_size') eq '256kB';
+$reader->query('FETCH 5000 FROM c');
+like($reader->{stderr}, qr/scan of xtree index "t_b" is too old/, 'and limited');
+$reader->quit;
+is(index_equals_heap($node, 't', 'a limit for readers'), answers_by($node, 't', 'seq'), 'new scans are not affected');
 
 my $before = size();
 $node->safe_psql('postgres', 'DELETE FROM t WHERE id % 10 <> 7; VACUUM t');

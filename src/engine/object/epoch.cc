@@ -24,6 +24,19 @@ uint64_t MinReaderTag(const EpochShared* shared) {
   return min;
 }
 
+bool OldestReader(const EpochShared* shared, uint32_t* slot_index, uint64_t* retirements) {
+  uint64_t oldest = UINT64_MAX;
+  for (uint32_t i = 0; i < shared->slot_count; ++i) {
+    const uint64_t tag = shared->slots[i].tag.load(std::memory_order_relaxed);
+    if (tag == 0 || tag >= oldest) continue;
+    oldest = tag;
+    *slot_index = i;
+  }
+  if (oldest == UINT64_MAX) return false;
+  *retirements = shared->global.load(std::memory_order_relaxed) - oldest;
+  return true;
+}
+
 bool ClaimEpochSlot(EpochShared* shared, uint32_t* slot_index) {
   for (uint32_t i = 0; i < shared->slot_count; ++i) {
     std::atomic<uint32_t>& owner = shared->slots[i].owner;

@@ -49,6 +49,9 @@ inline uint64_t NextRetireTag(EpochShared* shared) {
 // retire tag <= this may be reused as far as readers are concerned.
 // The answer stays right: what no reader needed once, no later reader needs.
 uint64_t MinReaderTag(const EpochShared* shared);
+// The slot that holds the oldest tag, and how many retirements there have been since; false if all are
+// idle. For reports: both may have changed.
+bool OldestReader(const EpochShared* shared, uint32_t* slot_index, uint64_t* retirements);
 // Standalone: takes a slot that no thread owns, or returns false; and gives it back, idle.
 bool ClaimEpochSlot(EpochShared* shared, uint32_t* slot_index);
 void ReleaseEpochSlot(EpochShared* shared, uint32_t slot_index);

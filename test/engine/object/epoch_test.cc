@@ -37,6 +37,29 @@ TEST(Epoch, APinHoldsBackWhatIsRetiredAfterIt) {
   pin.Release();  // Idempotent.
 }
 
+TEST(Epoch, TheOldestReaderIsTheOneThatBeganFirst) {
+  Epochs epochs(4);
+  EpochReader early(epochs.get(), 2);
+  EpochReader late(epochs.get(), 1);
+  EpochPin early_pin, late_pin;
+  uint32_t slot = 99;
+  uint64_t retirements = 99;
+  EXPECT_FALSE(OldestReader(epochs.get(), &slot, &retirements));
+  early_pin.Acquire(&early);
+  ASSERT_TRUE(OldestReader(epochs.get(), &slot, &retirements));
+  EXPECT_EQ(slot, 2u);
+  EXPECT_EQ(retirements, 0u);
+  for (int i = 0; i < 5; ++i) (void)NextRetireTag(epochs.get());
+  late_pin.Acquire(&late);
+  ASSERT_TRUE(OldestReader(epochs.get(), &slot, &retirements));
+  EXPECT_EQ(slot, 2u);
+  EXPECT_EQ(retirements, 5u);
+  early_pin.Release();
+  ASSERT_TRUE(OldestReader(epochs.get(), &slot, &retirements));
+  EXPECT_EQ(slot, 1u);
+  EXPECT_EQ(retirements, 0u);
+}
+
 TEST(Epoch, TheSlotHoldsTheOldestPinWhateverTheOrderOfRelease) {
   constexpr int kPins = 4;
   int order[kPins] = {0, 1, 2, 3};
