@@ -25,6 +25,7 @@ $node->safe_psql('postgres', add_rows('t', 1, 300));
 
 my $worker = $node->background_psql('postgres');
 my $other = $node->background_psql('postgres');
+$_->set_query_timer_restart foreach ($worker, $other);
 my $worker_pid = $worker->query_safe('SELECT pg_backend_pid()');
 my $other_pid = $other->query_safe('SELECT pg_backend_pid()');
 
@@ -77,9 +78,9 @@ foreach my $what (sort keys %cycle)
 	$other->query_safe("SET enable_seqscan = off; $count");
 	my ($files, $windows) = (files(), windows($worker_pid));
 	my $started = time;
-	foreach my $part (1 .. 4)
+	foreach my $part (1 .. 20)
 	{
-		run_cycles($what, $cycles / 4);
+		run_cycles($what, $cycles / 20);
 		$other->query_safe($count);
 	}
 	note(sprintf '%s: %d cycles, %.1f ms each', $what, $cycles, (time - $started) * 1000 / $cycles);
