@@ -36,7 +36,9 @@ OBJS = \
 	src/am/xtbuild.o \
 	src/am/xtcompare.o \
 	src/am/xtcost.o \
+	src/am/xtfiles.o \
 	src/am/xtfilter.o \
+	src/am/xtfold.o \
 	src/am/xtfuncs.o \
 	src/am/xtgrace.o \
 	src/am/xthandler.o \

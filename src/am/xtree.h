@@ -268,7 +268,7 @@ XtRecordTid(uint64 record_id, ItemPointer tid)
 	ItemPointerSet(tid, (BlockNumber) (record_id >> 16), (OffsetNumber) (record_id & 0xffff));
 }
 
-/* --- Folds (xtworker.c) ------------------------------------------------------------------------ */
+/* --- Folds (xtfold.c, xtworker.c) -------------------------------------------------------------- */
 /* Makes the present state durable in the data file and empties the log. False: could not run now
  * (another fold or a base backup is running). Not under the writer lock. */
 extern bool XtFold(Relation index);

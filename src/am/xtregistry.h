@@ -128,12 +128,20 @@ extern void XtNoteRemoval(XtShared *shared);
  */
 extern void XtAwaitPins(XtShared *shared);
 
-/* xtopen.c */
+/* xtfiles.c */
 extern void XtKeyOfRelation(Relation index, XtRelKey *key);
 extern void XtKeyOfNode(const RelFileNode *node, XtRelKey *key);
-/* palloc'd path of the data file, relative to the data directory. */
+/* palloc'd paths of the data file and the log, relative to the data directory. */
 extern char *XtDataPath(const XtRelKey *key);
 extern char *XtLogPath(const XtRelKey *key);
+/* Truncates the data files to nothing: those of a build that failed. */
+extern void XtEmptyFiles(const XtRelKey *key);
+/* Redo could not follow: marks the index broken in shared memory and on disk, with a WARNING. */
+extern void XtRedoBroken(XtHandle *handle, const XtError *error);
+/* The same where XtRedoBroken itself has failed: needs no memory, and raises nothing. */
+extern void XtRedoLost(const RelFileNode *node, const char *why);
+
+/* xtopen.c */
 /* Maps what other processes have added to the index's shared memory. May raise. */
 extern void XtAttachChunks(XtHandle *handle);
 /* For CREATE INDEX: an empty index, state XT_STATE_BUILDING, not locked. */
@@ -146,10 +154,6 @@ extern void XtBuildDone(XtHandle *handle, bool ok);
 extern XtHandle *XtOpenForRedo(const RelFileNode *node);
 /* The handle of an index, brought up to date or not. */
 extern XtHandle *XtHandleForRedo(const RelFileNode *node);
-/* Redo could not follow: marks the index broken in shared memory and on disk, with a WARNING. */
-extern void XtRedoBroken(XtHandle *handle, const XtError *error);
-/* The same where XtRedoBroken itself has failed: needs no memory, and raises nothing. */
-extern void XtRedoLost(const RelFileNode *node, const char *why);
 /* Forgets all that is known of an index whose files have been rewritten. */
 extern void XtForget(const XtRelKey *key);
 /* Writes back and drops what the host's buffers hold of the relation. */
@@ -184,7 +188,7 @@ extern XLogRecPtr XtLogBuilt(Relation index, uint32 blocks);
 extern void XtLogFold(Relation index);
 extern void XtLogAdopted(const XtRelKey *key);
 
-/* xtworker.c */
+/* xtfold.c, xtworker.c */
 extern void XtWorkerRegister(void);
 /* After a change, not under the writer lock: folds, or wakes who does, if the log is long. */
 extern void XtAfterChange(Relation index, XtHandle *handle);
@@ -193,6 +197,8 @@ extern void XtWantFold(XtHandle *handle);
 extern bool XtBackupRunning(void);
 /* Folds an open index. False with XT_BUSY if it cannot be done now. Not under the writer lock. */
 extern bool XtFoldHandle(XtHandle *handle, XtError *error);
+/* Reports a fold that failed; the changes are done all the same, and safe in the log. */
+extern void XtReportFailedFold(int elevel, Relation index, const XtError *error);
 extern bool XtImagesMayReplay(XtShared *shared);
 /* Empties the logs of all indexes of a database that nobody is connected to. `files`: its files are going
  * to be copied as such, on standbys too, and not through the WAL. */
