@@ -16,7 +16,7 @@ use XTreeFaults;
 use XTreeTest;
 
 my $cycles = $ENV{LEAK_CYCLES} // 200;
-my $memory_max = 16 * 1024;
+my $memory_max = 32 * 1024;
 my $node = new_server('leaks', conf => "log_statement = none\n");
 $node->stop;
 scarce_start($node);	# which leaves out the syncs
