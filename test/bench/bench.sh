@@ -95,12 +95,12 @@ generator=
 # shellcheck disable=SC2086
 quietly cmake-bench cmake $generator -S . -B "$BUILD/bench" -DXTREE_TESTS=OFF -DXTREE_BENCH=ON
 quietly build-bench cmake --build "$BUILD/bench" -j "$JOBS"
-if [ -x "$BUILD/bench/engine_bench" ]; then
-	{
-		say
-		say '```'
-		XTREE_DATA="$DATA" "$BUILD/bench/engine_bench" --benchmark_repetitions=3 \
-			--benchmark_report_aggregates_only=true 2>/dev/null
-		say '```'
-	} | tee -a "$BUILD/bench.md"
-fi
+{
+	say
+	say '```'
+	XTREE_DATA="$DATA" "$BUILD/bench/engine_bench" --benchmark_repetitions=3 \
+		--benchmark_report_aggregates_only=true 2>/dev/null
+	XTREE_DATA="$DATA" "$BUILD/bench/dims_bench"
+	BENCH_RUNS=$RUNS "$BUILD/bench/commit_bench"
+	say '```'
+} | tee -a "$BUILD/bench.md"
