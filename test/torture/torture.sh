@@ -1,6 +1,6 @@
 #!/bin/bash
 # make check-torture: the long tests, for TORTURE_MINUTES (default 30) and TORTURE_RECORDS (default
-# 10,000,000) of the engine's stress test. TORTURE_SEED repeats a run's choices. The last line is
+# 10,000,000) of the engine's stress test, TORTURE_INPUTS (default 20,000) mutated files. TORTURE_SEED repeats a run's choices. The last line is
 # "N passed, N failed".
 cd "$(dirname "$0")/../.."
 test/lib/setup.sh check || { echo "0 passed, 1 failed"; exit 1; }
@@ -35,7 +35,13 @@ failed=$((failed + suite_failed))
 
 suite_passed=0
 suite_failed=0
-say "== kill loop for $TORTURE_MINUTES minutes"
+say "== every byte flipped, ${TORTURE_INPUTS:-20000} mutated files for each reader"
+XTREE_FUZZ_INPUTS=${TORTURE_INPUTS:-20000} XTREE_FUZZ_SEED=$TORTURE_SEED XTREE_FLIP_STRIDE=1 run_gtests fuzz "" fuzz_test
+passed=$((passed + suite_passed))
+failed=$((failed + suite_failed))
+
+suite_passed=0
+suite_failed=0
 if prepare_postgres && prepare_sources; then
 	say "== 1,200 indexes in one database"
 	TAP_SECONDS=3600 XTREE_SCALE_PARTITIONS=1000 CHECK_TAP=test/t/029_many_indexes.pl run_tap
@@ -51,6 +57,7 @@ if prepare_postgres && prepare_sources; then
 	failed=$((failed + suite_failed))
 	suite_passed=0
 	suite_failed=0
+	say "== kill loop for $TORTURE_MINUTES minutes"
 	TAP_SECONDS=$((TORTURE_MINUTES * 60 + 900))
 	CHECK_TAP=test/torture/kill_loop.pl run_tap
 else
