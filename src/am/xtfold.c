@@ -266,6 +266,11 @@ compact(XtHandle *handle)
 		if (!done)
 			pg_usleep(STEP_REST_US);
 	}
+	if (!ok)
+		ereport(LOG,
+				(errcode(XtSqlState(error.code)),
+				 errmsg("could not compact an xtree index"),
+				 errdetail_internal("%s", error.message)));
 	return ok;
 }
 

@@ -30,6 +30,7 @@
 #include "utils/acl.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/pg_lsn.h"
 #include "utils/rls.h"
@@ -397,10 +398,13 @@ check_row(Relation index, ItemPointer tid, Datum *values, bool *isnull, bool ali
 static void
 check_heap(XtTarget *target, XtHandle *handle)
 {
-	IndexInfo  *info = BuildIndexInfo(target->index);
+	IndexInfo  *info;
 	Snapshot	snapshot = RegisterSnapshot(GetTransactionSnapshot());
 	TableScanDesc scan;
 	XtHeapCheck check = {handle, 0};
+	Oid			user;
+	int			security;
+	int			guc_level;
 
 	/* Older row versions than the index need not be in it. */
 	if (IsolationUsesXactSnapshot() && target->index->rd_index->indcheckxmin &&
@@ -411,6 +415,12 @@ check_heap(XtTarget *target, XtHandle *handle)
 				 errmsg("index \"%s\" cannot be verified using transaction snapshot",
 						RelationGetRelationName(target->index))));
 
+	/* The index's expressions are the table owner's code, and run as such. */
+	GetUserIdAndSecContext(&user, &security);
+	SetUserIdAndSecContext(target->heap->rd_rel->relowner, security | SECURITY_RESTRICTED_OPERATION);
+	guc_level = NewGUCNestLevel();
+	info = BuildIndexInfo(target->index);
+
 	/* A scan by this snapshot, beside writers: as CREATE INDEX CONCURRENTLY makes it. */
 	info->ii_Concurrent = true;
 	info->ii_Unique = false;
@@ -420,6 +430,8 @@ check_heap(XtTarget *target, XtHandle *handle)
 	scan = table_beginscan_strat(target->heap, snapshot, 0, NULL, true, true);
 	table_index_build_scan(target->heap, target->index, info, true, false, check_row, &check, scan);
 	UnregisterSnapshot(snapshot);
+	AtEOXact_GUC(false, guc_level);
+	SetUserIdAndSecContext(user, security);
 	ereport(DEBUG1,
 			(errmsg_internal("found %.0f rows of table \"%s\" in index \"%s\"", check.rows,
 							 RelationGetRelationName(target->heap),

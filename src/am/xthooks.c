@@ -243,7 +243,7 @@ may_copy_database(Oid database)
 }
 
 static void
-before_utility(Node *statement)
+before_utility(Node *statement, bool top_level)
 {
 	ListCell   *lc;
 
@@ -275,6 +275,8 @@ before_utility(Node *statement)
 				Oid			source = get_database_oid(template ? template : "template1",
 														  true);
 
+				/* The host says so, too, but after the worker has waited for this transaction's locks. */
+				PreventInTransactionBlock(top_level, "CREATE DATABASE");
 				if (may_copy_database(source))
 					XtSettleDatabase(source,
 									 strategy != NULL && pg_strcasecmp(strategy, "file_copy") == 0);
@@ -288,7 +290,10 @@ before_utility(Node *statement)
 
 				if (string_option(stmt->options, "tablespace") != NULL &&
 					OidIsValid(database) && pg_database_ownercheck(database, GetUserId()))
+				{
+					PreventInTransactionBlock(top_level, "ALTER DATABASE SET TABLESPACE");
 					XtSettleDatabase(database, true);
+				}
 				break;
 			}
 		case T_DropdbStmt:
@@ -311,7 +316,7 @@ xtree_ProcessUtility(PlannedStmt *pstmt, const char *queryString, bool readOnlyT
 					 QueryEnvironment *queryEnv, DestReceiver *dest, QueryCompletion *qc)
 {
 	if (!RecoveryInProgress())
-		before_utility(pstmt->utilityStmt);
+		before_utility(pstmt->utilityStmt, context == PROCESS_UTILITY_TOPLEVEL);
 	if (prev_ProcessUtility_hook)
 		prev_ProcessUtility_hook(pstmt, queryString, readOnlyTree, context, params, queryEnv,
 								 dest, qc);

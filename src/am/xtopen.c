@@ -398,7 +398,7 @@ handle_is_fresh(XtHandle *handle)
 	return !handle->check && handle->index != NULL &&
 		handle->generation == pg_atomic_read_u64(&shared->generation) &&
 		pg_atomic_read_u32(&shared->state) == XT_STATE_LOADED &&
-		!xt_is_broken(handle->index) && !xt_faulted(handle->index);
+		!xt_is_broken(handle->index) && !xt_faulted(handle->index) && !XtIsLost(&handle->key);
 }
 
 static bool

@@ -320,7 +320,7 @@ XtIsLost(const XtRelKey *key)
 		return false;
 	SpinLockAcquire(&xt_registry->lost_mutex);
 	count = pg_atomic_read_u32(&xt_registry->lost_count);
-	lost = count > XT_LOST_MAX || find_lost(key, count) >= 0;
+	lost = find_lost(key, count) >= 0;
 	SpinLockRelease(&xt_registry->lost_mutex);
 	return lost;
 }
@@ -329,19 +329,19 @@ bool
 XtLose(const XtRelKey *key)
 {
 	uint32		count;
-	bool		added;
+	bool		news;
 
 	SpinLockAcquire(&xt_registry->lost_mutex);
 	count = pg_atomic_read_u32(&xt_registry->lost_count);
-	added = count <= XT_LOST_MAX && find_lost(key, count) < 0;
-	if (added)
+	news = find_lost(key, count) < 0;
+	/* Beyond that the mark in the file must do, which redo finds when it next opens the index. */
+	if (news && count < XT_LOST_MAX)
 	{
-		if (count < XT_LOST_MAX)
-			xt_registry->lost[count] = *key;
+		xt_registry->lost[count] = *key;
 		pg_atomic_write_u32(&xt_registry->lost_count, count + 1);
 	}
 	SpinLockRelease(&xt_registry->lost_mutex);
-	return added;
+	return news;
 }
 
 void
@@ -355,8 +355,7 @@ XtFound(const XtRelKey *key)
 	SpinLockAcquire(&xt_registry->lost_mutex);
 	count = pg_atomic_read_u32(&xt_registry->lost_count);
 	place = find_lost(key, count);
-	/* Once the list has overflowed nobody knows who else is on it. */
-	if (place >= 0 && count <= XT_LOST_MAX)
+	if (place >= 0)
 	{
 		xt_registry->lost[place] = xt_registry->lost[count - 1];
 		pg_atomic_write_u32(&xt_registry->lost_count, count - 1);

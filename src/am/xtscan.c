@@ -45,6 +45,7 @@ typedef enum XtStage
 
 typedef struct XtScanOpaqueData
 {
+	MemoryContext context;		/* of all that the scan allocates */
 	XtScanRef  *ref;			/* NULL until the first rescan */
 	XtQuery		query;
 	XtOrder		order;			/* of the first ORDER BY operator */
@@ -78,14 +79,18 @@ IndexScanDesc
 xtbeginscan(Relation index, int nkeys, int norderbys)
 {
 	IndexScanDesc scan = RelationGetIndexScan(index, nkeys, norderbys);
-	XtScanOpaque so = palloc0(sizeof(XtScanOpaqueData));
+	/* An exclusion constraint opens a scan for each row within one context of the executor. */
+	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "xtree scan",
+												  ALLOCSET_SMALL_SIZES);
+	XtScanOpaque so = MemoryContextAllocZero(context, sizeof(XtScanOpaqueData));
 
+	so->context = context;
 	if (norderbys > 0)
 	{
-		scan->xs_orderbyvals = palloc0(sizeof(Datum) * norderbys);
-		scan->xs_orderbynulls = palloc(sizeof(bool) * norderbys);
+		scan->xs_orderbyvals = MemoryContextAllocZero(context, sizeof(Datum) * norderbys);
+		scan->xs_orderbynulls = MemoryContextAlloc(context, sizeof(bool) * norderbys);
 		memset(scan->xs_orderbynulls, true, sizeof(bool) * norderbys);
-		so->order_arg_null = palloc0(sizeof(bool) * norderbys);
+		so->order_arg_null = MemoryContextAllocZero(context, sizeof(bool) * norderbys);
 	}
 	so->stage = STAGE_END;
 	scan->opaque = so;
@@ -162,7 +167,7 @@ xtrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 	spec = &so->ref->handle->spec;
 
 	XtBuildQuery(spec, scan->keyData, scan->numberOfKeys, &so->query);
-	oldcontext = MemoryContextSwitchTo(GetMemoryChunkContext(so));
+	oldcontext = MemoryContextSwitchTo(so->context);
 	if (so->query.filter)
 		set_filter(scan);
 	if (scan->xs_want_itup && so->returns == NULL)
@@ -477,7 +482,7 @@ xtgetbitmap(IndexScanDesc scan, TIDBitmap *tbm)
 	int64		total = 0;
 
 	if (so->tids == NULL)
-		so->tids = palloc(sizeof(ItemPointerData) * XT_SCAN_BATCH_MIN);
+		so->tids = MemoryContextAlloc(so->context, sizeof(ItemPointerData) * XT_SCAN_BATCH_MIN);
 	while (next_batch(scan))
 	{
 		for (int i = 0; i < so->count; i++)
@@ -497,5 +502,5 @@ xtendscan(IndexScanDesc scan)
 		XtScanEnd(so->ref);
 	if (so->returns != NULL)
 		XtReturnFree(so->returns);
-	pfree(so);
+	MemoryContextDelete(so->context);
 }

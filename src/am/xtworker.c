@@ -37,6 +37,9 @@
 #define FOLD_WORKER_PAUSE_MS	5000
 /* What was dropped gives its shared memory back within this time, and after its sessions let go. */
 #define SWEEP_INTERVAL_MS		10000
+/* How long a worker tries to lock an index that is about to be copied. */
+#define SETTLE_TRIES			50
+#define SETTLE_PAUSE_US			100000
 /* In bgw_extra: fold every index of the database, wanted or not; on standbys too. */
 #define FOLD_ALL				1
 #define FOLD_ALL_EVERYWHERE		2
@@ -347,6 +350,23 @@ fold_one(const XtRelKey *key)
 	pgstat_report_activity(STATE_IDLE, NULL);
 }
 
+/*
+ * Locks an index, or gives up after as long as the host waits for other sessions before it copies a
+ * database: the session that asked waits for this worker where no deadlock detector sees it.
+ */
+static bool
+lock_to_settle(Oid relid)
+{
+	for (int tries = 0; !ConditionalLockRelationOid(relid, AccessShareLock); tries++)
+	{
+		if (tries == SETTLE_TRIES)
+			return false;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(SETTLE_PAUSE_US);
+	}
+	return true;
+}
+
 /* Folds an index that has a log; see FOLD_ALL. */
 static void
 settle_one(Oid relid, bool log_it)
@@ -357,7 +377,8 @@ settle_one(Oid relid, bool log_it)
 	CHECK_FOR_INTERRUPTS();
 	StartTransactionCommand();
 	PushActiveSnapshot(GetTransactionSnapshot());
-	index = try_relation_open(relid, AccessShareLock);
+	/* One that stays locked is copied with its log, and the copy knows that it is broken. */
+	index = lock_to_settle(relid) ? try_relation_open(relid, NoLock) : NULL;
 	if (index != NULL)
 	{
 		if (!RELATION_IS_OTHER_TEMP(index) && (handle = XtOpenNoError(index)) != NULL)

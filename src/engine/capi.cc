@@ -189,7 +189,9 @@ bool xt_is_broken(const XtIndex* index) noexcept {
 }
 
 bool xt_mark_broken(XtIndex* index, XtError* error) noexcept {
-  return Guard(error, [&] { return index->store.MarkBroken(); });
+  const bool ok = Guard(error, [&] { return index->store.MarkBroken(); });
+  ForgetMappingFaults();  // The last thing that is done with a handle after a fault.
+  return ok;
 }
 
 bool xt_distrust_rewound(const char* data_path, const char* log_path, bool* broken,
@@ -210,7 +212,9 @@ bool xt_distrust_rewound(const char* data_path, const char* log_path, bool* brok
 }
 
 bool xt_mark_file_broken(const char* data_path, XtError* error) noexcept {
-  return Guard(error, [&] { return MarkFileBroken(PosixFileSystem(), data_path); });
+  const bool ok = Guard(error, [&] { return MarkFileBroken(PosixFileSystem(), data_path); });
+  ForgetMappingFaults();
+  return ok;
 }
 
 bool xt_faulted(const XtIndex* index) noexcept { return index->store.faulted(); }
@@ -305,13 +309,17 @@ bool xt_touched_next(XtIndex* index, XtTouched* touched) noexcept {
 // --- Folds.
 
 bool xt_fold_begin(XtIndex* index, uint64_t* capture_lsn, XtError* error) noexcept {
+  bool begun = false;
   const bool ok = GuardFiles(index, OnFault::kBreak, error, [&] {
     XT_RETURN_IF_ERROR(Usable(index));
-    XT_RETURN_IF_ERROR(index->store.FoldBegin());
-    *capture_lsn = index->store.fold_lsn();
-    return Status::Ok();
+    begun = true;  // Also if it throws on the way.
+    const Status status = index->store.FoldBegin();
+    begun = status.ok();
+    if (begun) *capture_lsn = index->store.fold_lsn();
+    return status;
   });
-  if (!ok) index->store.FoldEnd(false);  // It has begun if only the look at the files said no.
+  // It may have begun, and only the look at the files afterwards said no.
+  if (!ok && begun) index->store.FoldEnd(false);
   return ok;
 }
 

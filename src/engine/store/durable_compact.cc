@@ -46,12 +46,18 @@ Status DurableStore::CompactStep(uint32_t nodes_max, uint64_t* position, uint32_
   uint32_t moved = 0;
   bool full = false;
   Status status;
-  for (; handle < end && moved < nodes_max && status.ok() && !full; ++handle) {
-    const EntryWord word = entries_[handle].word.load(std::memory_order_relaxed);
-    if (!(word & kWordLive) || (word & kWordDead) || WordBlock(word) < limit) continue;
-    const uint32_t shard = table()->page_info(static_cast<uint32_t>(handle / kTablePageEntries)).shard;
-    status = Move(NodeId::Make(handle, shard, WordTag(word)), limit, &full);
-    ++moved;
+  try {
+    for (; handle < end && moved < nodes_max && status.ok() && !full; ++handle) {
+      const EntryWord word = entries_[handle].word.load(std::memory_order_relaxed);
+      if (!(word & kWordLive) || (word & kWordDead) || WordBlock(word) < limit) continue;
+      const uint32_t shard =
+          table()->page_info(static_cast<uint32_t>(handle / kTablePageEntries)).shard;
+      status = Move(NodeId::Make(handle, shard, WordTag(word)), limit, &full);
+      ++moved;
+    }
+  } catch (...) {
+    Discard();  // Or the next change would publish what was copied before it.
+    throw;
   }
   if (!status.ok() || full) {
     Discard();  // Whole steps only; what earlier ones have moved is moved.

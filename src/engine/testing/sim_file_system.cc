@@ -318,6 +318,16 @@ Status SimFileSystem::Reserve(const char* path, uint64_t offset, uint64_t length
   });
 }
 
+void SimFileSystem::Prefill(const char* path, uint64_t offset, uint64_t length) {
+  std::lock_guard lock(mutex_);
+  if (crashed_) return;
+  const FilePtr file = Find(path);
+  XT_ASSERT(file != nullptr && offset % kPage == 0 && offset + length <= file->size);
+  for (uint64_t at = offset; at < offset + length; ++at) {
+    XT_ASSERT(file->reserved[at / kPage] && file->view[at] == std::byte{0});
+  }
+}
+
 Status SimFileSystem::Punch(const char* path, uint64_t offset, uint64_t length) {
   return Operate(kPunch, path, [&]() -> Status {
     const FilePtr file = Find(path);

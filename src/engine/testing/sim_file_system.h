@@ -74,6 +74,8 @@ class SimFileSystem final : public FileSystem {
   // --- FileSystem. Each call but Unmap is one operation.
   Result<FileInfo> Stat(const char* path) override;
   Status Reserve(const char* path, uint64_t offset, uint64_t length) override;
+  // No operation: it checks that nothing but reserved zeros is written over.
+  void Prefill(const char* path, uint64_t offset, uint64_t length) override;
   Status Punch(const char* path, uint64_t offset, uint64_t length) override;
   Status Truncate(const char* path, uint64_t size_bytes) override;
   Result<std::byte*> Map(const char* path, uint64_t length, bool writable) override;

@@ -19,7 +19,7 @@ constexpr double kShort = 1.0 / 32;
 constexpr double kOutsideMost = 0.5;
 
 // A coordinate as a fraction of the range that Load gives them, over the entry's index: words are what
-// radix sort wants, and finer than a millionth of a node's extent no split needs to be.
+// radix sort wants. What is closer than these can tell is compared afterwards.
 constexpr uint32_t kFractionBits = 24;
 uint64_t SortWord(double coordinate, uint32_t index) {
   static_assert(kOutsideMost == 0.5, "coordinates lie between -0.5 and 1.5");
@@ -124,7 +124,23 @@ void Splitter::SortAlong(const std::vector<double>& corners, uint32_t dim, Sort*
   sort->words.resize(count_);
   for (uint32_t i = 0; i < count_; ++i) sort->words[i] = SortWord(coordinates[i], i);
   RadixSort(&sort->words);
+  SortTies(coordinates, &sort->words);
   AccumulateBoxes(sort);
+}
+
+// One box far from all others leaves these so few fractions that most are alike.
+void Splitter::SortTies(const double* coordinates, std::vector<uint64_t>* words) const {
+  const auto begin = words->begin();
+  for (uint32_t first = 0, end; first < count_; first = end) {
+    for (end = first + 1; end < count_ && (*words)[end] >> 32 == (*words)[first] >> 32; ++end) {
+    }
+    if (end - first == 1) continue;
+    std::sort(begin + first, begin + end, [coordinates](uint64_t a, uint64_t b) {
+      const double x = coordinates[WordIndex(a)];
+      const double y = coordinates[WordIndex(b)];
+      return x < y || (x == y && a < b);
+    });
+  }
 }
 
 void Splitter::AccumulateBoxes(Sort* sort) const {

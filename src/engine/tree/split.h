@@ -74,6 +74,7 @@ class Splitter {
 
   void SortAlong(const std::vector<double>& corners, uint32_t dim, Sort* sort);
   void RadixSort(std::vector<uint64_t>* words);
+  void SortTies(const double* coordinates, std::vector<uint64_t>* words) const;
   void AccumulateBoxes(Sort* sort) const;
   double MarginSum(const Sort& sort, uint32_t least) const;
   double Volume(const double* box) const;

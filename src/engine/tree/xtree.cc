@@ -27,12 +27,12 @@ XTree::XTree(StoreInterface* store, uint32_t tree)
 XTree::~XTree() = default;
 
 namespace {
-// Runs a preparation. Should memory run out in it, the change is taken back first.
+// Runs a preparation. Should it throw (no memory, a fault of the file), the change is taken back first.
 template <class Prepare>
 Status Guarded(TreeChange* change, Prepare prepare) {
   try {
     return prepare();
-  } catch (const std::bad_alloc&) {
+  } catch (...) {
     change->Discard();
     throw;
   }

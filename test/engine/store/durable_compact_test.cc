@@ -19,6 +19,11 @@ namespace xtree {
 namespace {
 
 constexpr int kDims = 12;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr uint64_t kEntries = 20'000;
+#else
+constexpr uint64_t kEntries = 60'000;
+#endif
 
 class CompactedStore {
  public:
@@ -134,7 +139,7 @@ class CompactedStore {
 
 TEST(DurableCompact, AFileOfWhichMostIsFreeBecomesShort) {
   CompactedStore s;
-  ASSERT_TRUE(s.Prepare(60'000, 10).ok());
+  ASSERT_TRUE(s.Prepare(kEntries, 10).ok());
   ASSERT_LT(s.store->CompactLimit(), s.blocks_before / 2);
   ASSERT_TRUE(s.Compact().ok());
   s.ExpectWhole();
@@ -151,13 +156,13 @@ TEST(DurableCompact, AFileOfWhichMostIsFreeBecomesShort) {
 
 TEST(DurableCompact, AFullFileIsLeftAlone) {
   CompactedStore s;
-  ASSERT_TRUE(s.Prepare(60'000, 1).ok());
+  ASSERT_TRUE(s.Prepare(kEntries, 1).ok());
   EXPECT_EQ(s.store->CompactLimit(), UINT32_MAX);
 }
 
 TEST(DurableCompact, ReadersOfOldEpochsGoOn) {
   CompactedStore s;
-  ASSERT_TRUE(s.Prepare(60'000, 20).ok());
+  ASSERT_TRUE(s.Prepare(kEntries, 20).ok());
   WindowScan scan(s.store.get());
   EpochReader reader(s.epochs.get(), 1);
   ASSERT_TRUE(scan.Begin(&reader, kTreeMain, Predicate::All()).ok());
@@ -181,7 +186,7 @@ TEST(DurableCompact, APowerCutAtAnyOperationChangesNothing) {
   for (uint64_t crash_at = 0;; ++crash_at) {
     SCOPED_TRACE(crash_at);
     CompactedStore s(crash_at + 1);
-    ASSERT_TRUE(s.Prepare(60'000, 10).ok());
+    ASSERT_TRUE(s.Prepare(kEntries, 10).ok());
     ASSERT_NE(s.store->CompactLimit(), UINT32_MAX);
     s.fs.CrashAtOperation(crash_at);
     Status status = s.Compact();

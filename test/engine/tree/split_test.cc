@@ -327,6 +327,25 @@ TEST(OverlapMinimal, AFailureKeepsTheEarlierOrder) {
   EXPECT_EQ(choice.left_count, first.left_count);
 }
 
+TEST(Split, OneBoxVeryFarAwayDoesNotHideTheOrderOfTheOthers) {
+  std::mt19937 random(3);
+  std::uniform_real_distribution<double> place(0, 1);
+  Boxes boxes{2, {}};
+  for (uint32_t i = 0; i < 352; ++i) {
+    const std::vector<double> at{place(random), place(random)};
+    boxes.Add(at, at);
+  }
+  boxes.Add({1e12, 1e12}, {1e12, 1e12});
+  Splitter splitter;
+  splitter.Load(boxes.values.data(), 2, boxes.count());
+  const SplitChoice choice = splitter.Topological(0.4);
+  const auto left = Around(boxes, splitter.order().data(), choice.left_count);
+  const uint32_t d = choice.axis;
+  for (uint32_t i = choice.left_count; i < boxes.count(); ++i) {
+    EXPECT_GE(boxes.lo(splitter.order()[i], d), left[2 + d]);
+  }
+}
+
 TEST(Split, TheLargestSupernodeIsDivided) {
   const Boxes boxes = RandomBoxes(2, kSplitEntriesMax, 1, 5);
   Splitter splitter;
