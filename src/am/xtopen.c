@@ -456,7 +456,6 @@ XtOpenForBuild(Relation index, const XtSpec *spec)
 	handle = get_handle(&key, RelationGetRelid(index));
 	shared = handle->shared;
 
-	XtScrubNote(&key);
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
 	XtSharedReset(shared);
 	XtDropHostBuffers(&key);
@@ -465,6 +464,9 @@ XtOpenForBuild(Relation index, const XtSpec *spec)
 	XtFillIdentity(&key, &identity);
 	ok = attach_engine(handle, &error);
 	shared->partial = true;		/* as in load_locked */
+	/* What raises before leaves no note, whose number another relation could have when it is read. */
+	if (ok)
+		XtScrubNote(&key);
 	while (ok && !xt_create(handle->index, spec, &identity, xt_registry->timeline, &error))
 		ok = XtProvideMemory(handle, &error);
 	if (ok && (ok = check_file(handle, &error)))
