@@ -148,31 +148,25 @@ void WindowManager::Trim() {
   }
 }
 
+void WindowManager::AwaitEviction() { MutexLock lock(&budget_->mutex_); }
+
 bool WindowManager::TryEvict(uint32_t windows_max) {
   if (mapped_here_ == 0) return true;
-  if (pins_.load(std::memory_order_seq_cst) != 0) return false;
-  std::byte* taken[kEvictWindowsMax];
-  uint32_t numbers[kEvictWindowsMax];
+  evicting_.store(true, std::memory_order_seq_cst);
+  if (pins_.load(std::memory_order_seq_cst) != 0) {
+    evicting_.store(false, std::memory_order_release);
+    return false;
+  }
   uint32_t count = 0;
   windows_max = std::min(windows_max, kEvictWindowsMax);
   for (uint32_t looked = 0; looked < windows_end_ && count < windows_max; ++looked) {
     if (evict_hand_ >= windows_end_) evict_hand_ = 0;
     const uint32_t window = evict_hand_++;
-    if (std::byte* mapped = bases_[window].exchange(nullptr, std::memory_order_seq_cst)) {
-      numbers[count] = window;
-      taken[count++] = mapped;
+    if (std::byte* mapped = bases_[window].exchange(nullptr, std::memory_order_acq_rel)) {
+      UnmapWindow(mapped);
+      ++count;
     }
   }
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  if (pins_.load(std::memory_order_seq_cst) != 0) {
-    // Pinned meanwhile, maybe before its pinner read a base: put them back. A pinner that found
-    // none waits for the mutex in EnsureMapped and finds them then.
-    for (uint32_t i = 0; i < count; ++i) {
-      bases_[numbers[i]].store(taken[i], std::memory_order_release);
-    }
-    return false;
-  }
-  for (uint32_t i = 0; i < count; ++i) UnmapWindow(taken[i]);
   budget_->windows_mapped_.fetch_sub(count, std::memory_order_relaxed);
   budget_->evictions_.fetch_add(count, std::memory_order_relaxed);
   mapped_here_ -= count;
@@ -180,6 +174,7 @@ bool WindowManager::TryEvict(uint32_t windows_max) {
     windows_end_ = 0;
     budget_->Unlist(this);
   }
+  evicting_.store(false, std::memory_order_release);
   return true;
 }
 

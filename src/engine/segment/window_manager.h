@@ -95,6 +95,9 @@ class WindowManager {
   Result<std::byte*> MapBlock(uint32_t block);
   void Pin() {
     pins_.fetch_add(1, std::memory_order_seq_cst);
+    // Either this sees the eviction, or the eviction sees the pin and touches nothing: from here on no
+    // window goes.
+    if (XT_UNLIKELY(evicting_.load(std::memory_order_seq_cst))) AwaitEviction();
     if (!recent_.load(std::memory_order_relaxed)) recent_.store(true, std::memory_order_relaxed);
   }
   void Unpin() {
@@ -123,6 +126,7 @@ class WindowManager {
   // one. Under budget_->mutex_, which the analysis cannot follow from one handle to another.
   bool TryEvict(uint32_t windows_max) XT_THREAD_ATTRIBUTE(no_thread_safety_analysis);
   void UnmapWindow(std::byte* base);
+  void AwaitEviction();
   // Unmaps what this handle has mapped over the budget.
   void Trim();
 
@@ -130,6 +134,7 @@ class WindowManager {
   WindowBudget* const budget_;
   const std::string path_;
   std::atomic<uint32_t> pins_{0};
+  std::atomic<bool> evicting_{false};     // TryEvict is at work.
   std::atomic<bool> recent_{false};       // Pinned since eviction last looked.
   std::atomic<bool> trim_wanted_{false};  // Mapped a window over the budget.
   std::atomic<std::byte*>* bases_;   // kWindowsMax slots of lazily touched anonymous memory.
