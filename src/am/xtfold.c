@@ -351,26 +351,37 @@ XtWantFold(XtHandle *handle)
 		SetLatch(&GetPGProcByNumber(flusher - 1)->procLatch);
 }
 
-void
-XtAfterChange(Relation index, XtHandle *handle)
+bool
+XtLimitLog(XtHandle *handle, XtError *error)
 {
 	uint64		bytes = xt_log_bytes(handle->index);
-	XtError		error;
+	uint64		limit = (uint64) xtree_log_size_limit_kb * 1024;
+	bool		ok = true;
 
 	if (bytes <= (uint64) xtree_max_log_size_kb * 1024)
 	{
 		handle->fold_retry_bytes = 0;
-		return;
+		return true;
 	}
 	XtWantFold(handle);
-	if (bytes <= (uint64) xtree_log_size_limit_kb * 1024 || bytes < handle->fold_retry_bytes)
-		return;
+	if (bytes <= limit || bytes < handle->fold_retry_bytes)
+		return true;
 	if (XtImagesMayReplay(handle->shared))
 		RequestCheckpoint(CHECKPOINT_CAUSE_XLOG);
-	else if (XtFoldHandle(handle, &error))
-		return;
-	else if (error.code != XT_BUSY)
+	else if (XtFoldHandle(handle, error))
+		return true;
+	else
+		ok = error->code == XT_BUSY;
+	/* A checkpoint, a base backup or another fold is in the way: not at every row, or record. */
+	handle->fold_retry_bytes = bytes + limit / 8;
+	return ok;
+}
+
+void
+XtAfterChange(Relation index, XtHandle *handle)
+{
+	XtError		error;
+
+	if (!XtLimitLog(handle, &error))
 		XtReportFailedFold(WARNING, index, &error); /* the change itself is done, and safe in the log */
-	/* A checkpoint, a base backup or another fold is in the way: not at every row. */
-	handle->fold_retry_bytes = bytes + (uint64) xtree_log_size_limit_kb * 1024 / 8;
 }

@@ -197,6 +197,11 @@ extern void XtWantFold(XtHandle *handle);
 extern bool XtBackupRunning(void);
 /* Folds an open index. False with XT_BUSY if it cannot be done now. Not under the writer lock. */
 extern bool XtFoldHandle(XtHandle *handle, XtError *error);
+/*
+ * After a change: asks for a fold of a log that is long, and folds one that is too long. False: that failed
+ * for a reason that should be said; what only must wait (a backup, another fold) is tried again later.
+ */
+extern bool XtLimitLog(XtHandle *handle, XtError *error);
 /* Reports a fold that failed; the changes are done all the same, and safe in the log. */
 extern void XtReportFailedFold(int elevel, Relation index, const XtError *error);
 extern bool XtImagesMayReplay(XtShared *shared);

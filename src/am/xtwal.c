@@ -324,30 +324,14 @@ XtLogAdopted(const XtRelKey *key)
 static void
 redo_limit_log(XtHandle *handle)
 {
-	uint64		bytes = xt_log_bytes(handle->index);
-	uint64		limit = (uint64) xtree_log_size_limit_kb * 1024;
 	XtError		error;
 
-	if (bytes <= (uint64) xtree_max_log_size_kb * 1024)
-	{
-		handle->fold_retry_bytes = 0;
-		return;
-	}
-	XtWantFold(handle);
-	if (bytes <= limit || bytes < handle->fold_retry_bytes)
-		return;
-	if (XtImagesMayReplay(handle->shared))
-		RequestCheckpoint(CHECKPOINT_CAUSE_XLOG);
-	else if (XtFoldHandle(handle, &error))
-		return;
-	else if (error.code != XT_BUSY)
+	if (!XtLimitLog(handle, &error))
 		ereport(WARNING,
 				(errcode(XtSqlState(error.code)),
 				 errmsg("could not fold the xtree index of file %u/%u/%u", handle->key.tablespace,
 						handle->key.database, handle->key.relation),
 				 errdetail_internal("%s", error.message)));
-	/* A backup, another fold, or images that no restartpoint has passed yet: not at every record. */
-	handle->fold_retry_bytes = bytes + limit / 8;
 }
 
 /* Applies what was prepared, or marks the index broken. Writer lock held; released here. */
