@@ -54,12 +54,8 @@ XtLogPath(const XtRelKey *key)
 	return relpath(node_of(key), VISIBILITYMAP_FORKNUM);
 }
 
-/*
- * The file of a build that failed may stay, as that of an invalid index. What it holds has no checksums yet,
- * and is of no use.
- */
 void
-XtEmptyFiles(const XtRelKey *key)
+XtForEachDataFile(const XtRelKey *key, void (*visit) (const char *name, int segment))
 {
 	char	   *path = XtDataPath(key);
 	struct stat st;
@@ -70,13 +66,29 @@ XtEmptyFiles(const XtRelKey *key)
 
 		if (stat(name, &st) != 0)
 			break;
-		if (truncate(name, 0) != 0)
-			ereport(LOG,
-					(errcode_for_file_access(),
-					 errmsg("could not truncate file \"%s\": %m", name)));
+		visit(name, segment);
 		pfree(name);
 	}
 	pfree(path);
+}
+
+static void
+empty_file(const char *name, int segment)
+{
+	if (truncate(name, 0) != 0)
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("could not truncate file \"%s\": %m", name)));
+}
+
+/*
+ * The file of a build that failed may stay, as that of an invalid index. What it holds has no checksums yet,
+ * and is of no use.
+ */
+void
+XtEmptyFiles(const XtRelKey *key)
+{
+	XtForEachDataFile(key, empty_file);
 }
 
 void

@@ -134,6 +134,8 @@ extern void XtKeyOfNode(const RelFileNode *node, XtRelKey *key);
 /* palloc'd paths of the data file and the log, relative to the data directory. */
 extern char *XtDataPath(const XtRelKey *key);
 extern char *XtLogPath(const XtRelKey *key);
+/* Visits the files of the data fork that there are, in order. */
+extern void XtForEachDataFile(const XtRelKey *key, void (*visit) (const char *name, int segment));
 /* Truncates the data files to nothing: those of a build that failed. */
 extern void XtEmptyFiles(const XtRelKey *key);
 /* Redo could not follow: marks the index broken in shared memory and on disk, with a WARNING. */

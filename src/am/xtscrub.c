@@ -103,25 +103,13 @@ scrub_file(const char *path, BlockNumber first_block)
 }
 
 static void
-scrub_relation(const XtRelKey *key)
+scrub_segment(const char *name, int segment)
 {
-	char	   *path = XtDataPath(key);
-	struct stat st;
-
-	for (int segment = 0;; segment++)
-	{
-		char	   *name = segment == 0 ? pstrdup(path) : psprintf("%s.%d", path, segment);
-
-		if (stat(name, &st) != 0)
-			break;
-		if (!scrub_file(name, (BlockNumber) segment * RELSEG_SIZE))
-			ereport(LOG,
-					(errcode_for_file_access(),
-					 errmsg("could not write checksums to file \"%s\", whose build was cut short: %m",
-							name)));
-		pfree(name);
-	}
-	pfree(path);
+	if (!scrub_file(name, (BlockNumber) segment * RELSEG_SIZE))
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("could not write checksums to file \"%s\", whose build was cut short: %m",
+						name)));
 }
 
 /* In the postmaster, before any other process can use the files. */
@@ -144,7 +132,7 @@ XtScrubStartup(void)
 			continue;
 		key.backend = InvalidBackendId;
 		if (DataChecksumsEnabled())
-			scrub_relation(&key);
+			XtForEachDataFile(&key, scrub_segment);
 		note_path(&key, path, sizeof(path));
 		if (unlink(path) != 0)
 			ereport(LOG,
