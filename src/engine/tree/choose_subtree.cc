@@ -10,6 +10,13 @@
 namespace xtree {
 namespace {
 
+// A coordinate that another writer may be widening: the old value or the new one, either is right. The
+// sanitizer must be told so; elsewhere it would only keep the compiler from using vectors.
+float Coordinate(const float* word) {
+  if constexpr (XT_TSAN != 0) return LoadRelaxed(word);
+  return *word;
+}
+
 // --- Portable kernels.
 
 uint64_t MatchGroups(const NodeLayout& layout, const BlockHeader* block, uint32_t groups,
@@ -18,7 +25,8 @@ uint64_t MatchGroups(const NodeLayout& layout, const BlockHeader* block, uint32_
   for (uint32_t g = 0; g < groups; ++g) {
     bool match = true;
     for (uint32_t d = 0; d < layout.dims; ++d) {
-      match &= layout.GroupLo(block, d)[g] <= lo_max[d] && layout.GroupHi(block, d)[g] >= hi_min[d];
+      match &= Coordinate(layout.GroupLo(block, d) + g) <= lo_max[d] &&
+               Coordinate(layout.GroupHi(block, d) + g) >= hi_min[d];
     }
     mask |= uint64_t{match} << g;
   }
@@ -32,7 +40,7 @@ uint32_t MatchEntries(const NodeLayout& layout, const float* coords, const float
     bool match = true;
     const float* row = coords + i;
     for (uint32_t d = 0; d < layout.dims; ++d, row += 2 * layout.group_size) {
-      match &= row[0] <= lo_max[d] && row[layout.group_size] >= hi_min[d];
+      match &= Coordinate(row) <= lo_max[d] && Coordinate(row + layout.group_size) >= hi_min[d];
     }
     mask |= uint32_t{match} << i;
   }
@@ -51,8 +59,8 @@ void GrowGroups(const NodeLayout& layout, const BlockHeader* block, uint32_t gro
   for (uint32_t g = 0; g < groups; ++g) {
     growth[g] = 0;
     for (uint32_t d = 0; d < layout.dims; ++d) {
-      growth[g] += Growth(layout.GroupLo(block, d)[g], layout.GroupHi(block, d)[g], key.lo[d],
-                          key.hi[d]);
+      growth[g] += Growth(Coordinate(layout.GroupLo(block, d) + g),
+                          Coordinate(layout.GroupHi(block, d) + g), key.lo[d], key.hi[d]);
     }
   }
 }
@@ -63,7 +71,7 @@ void GrowEntries(const NodeLayout& layout, const float* coords, const Box32& key
     growth[i] = 0;
     const float* row = coords + i;
     for (uint32_t d = 0; d < layout.dims; ++d, row += 2 * size) {
-      growth[i] += Growth(row[0], row[size], key.lo[d], key.hi[d]);
+      growth[i] += Growth(Coordinate(row), Coordinate(row + size), key.lo[d], key.hi[d]);
     }
   }
 }
@@ -176,7 +184,7 @@ struct Size {
 Size EntrySize(const NodeLayout& layout, const float* row) {
   Size size{1, 0};
   for (uint32_t d = 0; d < layout.dims; ++d, row += 2 * layout.group_size) {
-    const double extent = double{row[layout.group_size]} - double{row[0]};
+    const double extent = double{Coordinate(row + layout.group_size)} - double{Coordinate(row)};
     size.volume *= extent;
     size.margin += extent;
   }
@@ -281,8 +289,8 @@ double OverlapGrowth(const NodeLayout& layout, const ChooseKernels& kernels,
     double with = 1;
     double without = 1;
     for (uint32_t d = 0; d < layout.dims; ++d, row += 2 * layout.group_size) {
-      const double lo = row[0];
-      const double hi = row[layout.group_size];
+      const double lo = Coordinate(row);
+      const double hi = Coordinate(row + layout.group_size);
       with *= std::min<double>(hi, after.hi[d]) - std::max<double>(lo, after.lo[d]);
       without *= std::max(std::min<double>(hi, before.hi[d]) - std::max<double>(lo, before.lo[d]),
                           0.0);
@@ -318,7 +326,7 @@ ChildChoice ChooseGrowing(const NodeLayout& layout, const ChooseKernels& kernels
 const ChooseKernels& ChooseKernels::Portable() { return kPortable; }
 
 const ChooseKernels& ChooseKernels::For(uint32_t dims) {
-  static const bool avx2 = __builtin_cpu_supports("avx2");
+  static const bool avx2 = XT_TSAN == 0 && __builtin_cpu_supports("avx2");
   if (!avx2) return kPortable;
   return dims == 2 ? kAvx2<2> : dims == 3 ? kAvx2<3> : kAvx2<0>;
 }

@@ -7,7 +7,9 @@
 // because it bounds well: a group's box grows no more than any child in the group would, so that
 // most groups are passed over by their boxes alone.
 //
-// Threads: under the writer lock, so that nobody changes the node meanwhile.
+// Threads: under the writer lock, shared or not: others may widen the node's boxes meanwhile, float by
+//          float. A child that is said to cover the entry was seen to, its group's box too, and boxes
+//          only grow. The rest of the choice is judgement, for which an old float does as well.
 #pragma once
 
 #include <cstdint>

@@ -291,22 +291,14 @@ void NodeLayout::WriteId(BlockHeader* block, uint32_t slot, uint64_t id) const {
                static_cast<uint16_t>(id >> 32));
 }
 
-bool NodeLayout::WidenGroup(BlockHeader* block, uint32_t group, const Box32& box,
+void NodeLayout::WidenGroup(BlockHeader* block, uint32_t group, const Box32& box,
                             bool first) const {
-  bool changed = first;
   for (uint32_t d = 0; d < dims; ++d) {
     float* lo = const_cast<float*>(GroupLo(block, d)) + group;
     float* hi = lo + groups;
-    if (first || box.lo[d] < LoadRelaxed(lo)) {
-      StoreRelaxed(lo, box.lo[d]);
-      changed = true;
-    }
-    if (first || box.hi[d] > LoadRelaxed(hi)) {
-      StoreRelaxed(hi, box.hi[d]);
-      changed = true;
-    }
+    if (first || box.lo[d] < LoadRelaxed(lo)) StoreRelaxed(lo, box.lo[d]);
+    if (first || box.hi[d] > LoadRelaxed(hi)) StoreRelaxed(hi, box.hi[d]);
   }
-  return changed;
 }
 
 void NodeLayout::WriteEntry(BlockHeader* block, uint32_t slot, const double* lo, const double* hi,
@@ -340,20 +332,18 @@ bool NodeLayout::WidenChild(BlockHeader* node, uint32_t entry, const Box32& box)
   XT_ASSERT(!leaf && entry < Count(node));
   BlockHeader* block = Block(node, entry / block_capacity);
   const uint32_t slot = entry % block_capacity;
-  WidenGroup(block, slot >> group_shift, box, false);
-  float* row = reinterpret_cast<float*>(
-                   const_cast<std::byte*>(Coords(block, slot >> group_shift))) +
+  const uint32_t group = slot >> group_shift;
+  for (uint32_t d = 0; d < dims; ++d) {
+    float* lo = const_cast<float*>(GroupLo(block, d)) + group;
+    LowerTo(lo, box.lo[d]);
+    RaiseTo(lo + groups, box.hi[d]);
+  }
+  float* row = reinterpret_cast<float*>(const_cast<std::byte*>(Coords(block, group))) +
                (slot & (group_size - 1));
   bool changed = false;
   for (uint32_t d = 0; d < dims; ++d, row += 2 * group_size) {
-    if (box.lo[d] < LoadRelaxed(row)) {
-      StoreRelaxed(row, box.lo[d]);
-      changed = true;
-    }
-    if (box.hi[d] > LoadRelaxed(row + group_size)) {
-      StoreRelaxed(row + group_size, box.hi[d]);
-      changed = true;
-    }
+    changed |= LowerTo(row, box.lo[d]);
+    changed |= RaiseTo(row + group_size, box.hi[d]);
   }
   return changed;
 }

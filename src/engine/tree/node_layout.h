@@ -15,13 +15,15 @@
 // window, is in the first of a block's two pages. A page not in the TLB costs as much as the rest.
 //
 // Threads: a version that readers can see changes in two ways only, Append and WidenChild, both under
-//   the writer lock. Each word is stored once and atomically, and no reader can be hurt by the order:
+//   the writer lock, shared or not. Each word is stored atomically, and no reader can be hurt by the
+//   order:
 //   Append:     group box first, then the entry's own words (nobody reads a slot at or above the
 //               count), then the count with release order. A reader that took the old count may see
-//               the wider group box, and looks at a group in vain.
+//               the wider group box, and looks at a group in vain. One writer at a time (LeafAppend).
 //   WidenChild: group box first, then the child's box, float by float, outward only. A reader sees
 //               for each float the old value or the new one, so at least the old box; only a reader
 //               that began after the change was applied must see all of the new box, and it does.
+//               Several writers at once leave what contains the boxes of all.
 #pragma once
 
 #include <atomic>
@@ -51,6 +53,24 @@ inline T LoadRelaxed(const T* word) {
 template <class T>
 inline void StoreRelaxed(T* word, T value) {
   std::atomic_ref<T>(*word).store(value, std::memory_order_relaxed);
+}
+// The least, the greatest of what a word held and `value`, also if several threads do this at once.
+// Return whether the word has changed. Nothing is a NaN.
+inline bool LowerTo(float* word, float value) {
+  std::atomic_ref<float> ref(*word);
+  float seen = ref.load(std::memory_order_relaxed);
+  while (value < seen) {
+    if (ref.compare_exchange_weak(seen, value, std::memory_order_relaxed)) return true;
+  }
+  return false;
+}
+inline bool RaiseTo(float* word, float value) {
+  std::atomic_ref<float> ref(*word);
+  float seen = ref.load(std::memory_order_relaxed);
+  while (value > seen) {
+    if (ref.compare_exchange_weak(seen, value, std::memory_order_relaxed)) return true;
+  }
+  return false;
 }
 
 // The largest f32 <= x, the smallest f32 >= x: exact values are kept, 1e300 becomes FLT_MAX or
@@ -238,7 +258,7 @@ struct NodeLayout {
   // Writes entry `slot` of a block and its group box, without counting it.
   void WriteEntry(BlockHeader* block, uint32_t slot, const double* lo, const double* hi,
                   uint64_t id) const;
-  bool WidenGroup(BlockHeader* block, uint32_t group, const Box32& box, bool first) const;
+  void WidenGroup(BlockHeader* block, uint32_t group, const Box32& box, bool first) const;
   // The first `lanes` entries of a group: lo x dims, hi x dims for each.
   template <class T>
   void ReadGroup(const std::byte* coords, uint32_t lanes, double* out) const;

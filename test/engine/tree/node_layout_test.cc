@@ -7,6 +7,8 @@
 
 #include <cfloat>
 #include <set>
+#include <thread>
+#include <vector>
 
 #include "tree/random_keys.h"
 
@@ -225,6 +227,45 @@ TEST(NodeLayout, WideningAChildOnlyGrowsItAndItsGroup) {
     }
     EXPECT_EQ(l.FindChild(heap.node(), NodeId::Make(1, 3, 8)), UINT32_MAX);
   }
+}
+
+// Each thread widens in one direction at a time, so that a widening which overwrote another's would be
+// seen in the end.
+TEST(NodeLayout, ThreadsThatWidenOneChildLeaveWhatContainsAll) {
+  const NodeLayout& l = NodeLayout::For(KeySpec{2, CoordType::kF64, KeyKind::kBox}, false);
+  alignas(64) static std::byte memory[kBlockBytes];
+  auto* node = reinterpret_cast<BlockHeader*>(memory);
+  constexpr int kThreads = 4, kSteps = 20000;
+  std::memset(memory, 0, sizeof(memory));
+  Box32 box{};
+  for (uint32_t i = 1; i <= 3; ++i) l.AppendChild(node, box, NodeId{i});
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&l, node, t] {
+      for (int i = 1; i <= kSteps; ++i) {
+        Box32 wider{};
+        float* side = t < 2 ? wider.lo : wider.hi;
+        side[t % 2] = static_cast<float>(t < 2 ? -i : i);
+        // All sides at once in the end: here the threads do meet.
+        if (i > kSteps / 2) wider = Box32{{-0.5f * i, -0.5f * i}, {0.5f * i, 0.5f * i}};
+        if (i == kSteps) side[t % 2] = static_cast<float>(t < 2 ? -kSteps - t : kSteps + t);
+        l.WidenChild(node, 1, wider);
+        ASSERT_TRUE(l.ChildBox(node, 1).Contains(2, wider));
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  const Box32 widest = l.ChildBox(node, 1);
+  EXPECT_EQ(widest.lo[0], -kSteps);
+  EXPECT_EQ(widest.lo[1], -kSteps - 1);
+  EXPECT_EQ(widest.hi[0], kSteps + 2);
+  EXPECT_EQ(widest.hi[1], kSteps + 3);
+  for (uint32_t d = 0; d < 2; ++d) {
+    EXPECT_EQ(l.GroupLo(node, d)[0], widest.lo[d]);
+    EXPECT_EQ(l.GroupHi(node, d)[0], widest.hi[d]);
+  }
+  EXPECT_EQ(l.ChildBox(node, 0).hi[0], 0);
+  EXPECT_EQ(l.ChildBox(node, 2).hi[0], 0);
 }
 
 TEST(NodeLayout, ReplacingAChildFitsItsGroupAgain) {
