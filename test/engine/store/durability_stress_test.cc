@@ -106,6 +106,30 @@ uint64_t DiskBytes(const std::string& directory) {
   return bytes;
 }
 
+// What an insertion costs while the index passes 1, 10 and 100 million records: measured over the tenth
+// of them that comes before, so that the figures may be compared.
+class CostBySize {
+ public:
+  void Count(uint64_t records) {
+    if (records == size_ - size_ / 10) {
+      seconds_ = Seconds();
+      cpu_ = std::clock();
+    } else if (records == size_) {
+      const double each = 1e6 / static_cast<double>(size_ / 10);
+      const double cpu = static_cast<double>(std::clock() - cpu_) / CLOCKS_PER_SEC;
+      std::printf("  insertions up to %-9" PRIu64 " %.2f us, %.2f us of CPU each\n", size_,
+                  (Seconds() - seconds_) * each, cpu * each);
+      std::fflush(stdout);
+      size_ *= 10;
+    }
+  }
+
+ private:
+  uint64_t size_ = 1'000'000;
+  double seconds_ = 0;
+  std::clock_t cpu_ = 0;
+};
+
 class XTreeDurabilityStressTest : public ::testing::Test {
  protected:
   void SetUp() override {
@@ -176,9 +200,11 @@ TEST_F(XTreeDurabilityStressTest, HeavyLoadDurableMode) {
     Index* index = *created;
     const double start = Seconds();
     const std::clock_t cpu_start = std::clock();
+    CostBySize cost;
     for (uint64_t i = 0; i < records_; ++i) {
       const Status status = index->Insert(BoxOf(i), i);
       ASSERT_TRUE(status.ok()) << status.message();
+      cost.Count(i + 1);
       if (i % kCommitEvery == kCommitEvery - 1) {
         const Status committed = index->Commit();
         ASSERT_TRUE(committed.ok()) << committed.message();
