@@ -18,6 +18,7 @@
 #include "storage/ipc.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "utils/timestamp.h"
 
 /* Blocks written between two looks for interrupts. */
 #define FOLD_STEP_BLOCKS		1024
@@ -25,6 +26,11 @@
  * others too. */
 #define FOLD_REST_US_MIN		2000
 #define FOLD_REST_US_MAX		100000
+/* The recovery target asks for no folds of logs shorter than this part of xtree.max_log_size: on a slow
+ * machine they would cost more than the recovery. */
+#define RECOVERY_TARGET_SHARE	16
+/* A load of less says nothing of the rate. */
+#define REPLAY_MEASURED_BYTES	(1024 * 1024)
 /* What is given back, or moved, in one go: a millisecond or so under the writer lock. */
 #define TIDY_STEP_VERSIONS		128
 #define COMPACT_STEP_NODES		64
@@ -94,6 +100,14 @@ typedef struct FoldState
 	bool		published;
 } FoldState;
 
+/* The log's first operation is as old as this, or nearly: it ages from its first sight on. */
+static void
+note_log(XtShared *shared)
+{
+	if (unlikely(pg_atomic_read_u64(&shared->log_since) == 0))
+		pg_atomic_write_u64(&shared->log_since, (uint64) GetCurrentTimestamp());
+}
+
 /* The writer lock's part of the end. Attaching what others have provided may raise. */
 static void
 end_begun_fold(FoldState *state)
@@ -114,6 +128,9 @@ static void
 fold_end(FoldState *state)
 {
 	state->handle->scans--;
+	/* What it would have folded is still there. */
+	if (!state->published)
+		note_log(state->handle->shared);
 	PG_TRY();
 	{
 		if (state->begun)
@@ -182,6 +199,8 @@ fold_begin(FoldState *state, uint64 *capture_lsn, XtError *error)
 	}
 	XtLock(handle, LW_EXCLUSIVE);
 	pg_atomic_write_u32(&handle->shared->fold_wanted, 0);
+	/* Who changes something after this fold has begun sees an empty log, and notes its age anew. */
+	pg_atomic_write_u64(&handle->shared->log_since, 0);
 	do
 		state->begun = xt_fold_begin(handle->index, capture_lsn, error);
 	while (!state->begun && XtProvideMemory(handle, error));
@@ -339,6 +358,42 @@ XtFoldNow(Relation index)
 
 /* --- Asking for a fold ------------------------------------------------------------------------ */
 void
+XtNoteLoadedLog(XtHandle *handle, uint64 micros)
+{
+	uint64		bytes = xt_log_bytes(handle->index);
+
+	if (bytes == 0)
+		return;
+	note_log(handle->shared);
+	if (bytes >= REPLAY_MEASURED_BYTES)
+		pg_atomic_write_u32(&xt_registry->replay_us_per_mb,
+							(uint32) Min(Max(micros * 1024 * 1024 / bytes, 1), PG_UINT32_MAX));
+}
+
+bool
+XtLogIsOld(XtShared *shared)
+{
+	uint64		since = pg_atomic_read_u64(&shared->log_since);
+
+	return since != 0 && xtree_max_log_age_s > 0 &&
+		TimestampDifferenceExceeds((TimestampTz) since, GetCurrentTimestamp(),
+								   xtree_max_log_age_s * 1000);
+}
+
+/* Whether a worker should fold a log of this size. */
+static bool
+log_is_long(uint64 bytes)
+{
+	uint64		long_bytes = (uint64) xtree_max_log_size_kb * 1024;
+
+	if (bytes > long_bytes)
+		return true;
+	return xtree_recovery_target_s > 0 && bytes > long_bytes / RECOVERY_TARGET_SHARE &&
+		bytes / (1024 * 1024) * pg_atomic_read_u32(&xt_registry->replay_us_per_mb) >
+		(uint64) xtree_recovery_target_s * 1000000;
+}
+
+void
 XtWantFold(XtHandle *handle)
 {
 	uint32		flusher;
@@ -358,7 +413,9 @@ XtLimitLog(XtHandle *handle, XtError *error)
 	uint64		limit = (uint64) xtree_log_size_limit_kb * 1024;
 	bool		ok = true;
 
-	if (bytes <= (uint64) xtree_max_log_size_kb * 1024)
+	if (handle->logged)
+		note_log(handle->shared);
+	if (!log_is_long(bytes))
 	{
 		handle->fold_retry_bytes = 0;
 		return true;

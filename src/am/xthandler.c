@@ -25,6 +25,8 @@ void		_PG_init(void);
 int			xtree_max_log_size_kb = 64 * 1024;
 int			xtree_max_retained_kb = -1;
 int			xtree_log_size_limit_kb = 512 * 1024;
+int			xtree_recovery_target_s = 10;
+int			xtree_max_log_age_s = 600;
 int			xtree_flush_interval_ms = 200;
 int			xtree_window_budget = 1024;
 int			xtree_build_threads = 2;
@@ -82,6 +84,16 @@ define_settings(void)
 							"Size of an index's log from which the writing session folds it itself.",
 							NULL, &xtree_log_size_limit_kb, 512 * 1024, 128, INT_MAX,
 							PGC_SIGHUP, GUC_UNIT_KB, NULL, NULL, NULL);
+	DefineCustomIntVariable("xtree.recovery_target_time",
+							"Estimated time to replay an index's log from which a worker folds it.",
+							"Estimated from what replay last took. Zero turns it off.",
+							&xtree_recovery_target_s, 10, 0, 86400,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("xtree.max_log_age",
+							"Age of an index's log from which a worker folds it, however short it is.",
+							"Zero turns it off.",
+							&xtree_max_log_age_s, 600, 0, INT_MAX / 1000,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("xtree.flush_interval",
 							"Time between write-backs of index logs, so that checkpoints find little to do.",
 							"Zero turns them off. Durability does not depend on it.",

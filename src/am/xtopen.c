@@ -20,6 +20,7 @@
 #include "access/xlogutils.h"
 #include "catalog/catalog.h"
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "storage/bufpage.h"
 #include "storage/checksum.h"
 #include "storage/ipc.h"
@@ -235,7 +236,10 @@ load_locked(XtHandle *handle, XtError *error)
 	XtShared   *shared = handle->shared;
 	XtLoadPolicy policy;
 	bool		done = false;
+	instr_time	start;
+	instr_time	took;
 
+	INSTR_TIME_SET_CURRENT(start);
 	/* Providing memory may raise. Then the next who comes finds this, and empties it. */
 	shared->partial = true;
 	if (!shared->opened)
@@ -260,6 +264,9 @@ load_locked(XtHandle *handle, XtError *error)
 			return false;
 		}
 	}
+	INSTR_TIME_SET_CURRENT(took);
+	INSTR_TIME_SUBTRACT(took, start);
+	XtNoteLoadedLog(handle, INSTR_TIME_GET_MICROSEC(took));
 	shared->inode = handle->inode;
 	shared->device = handle->device;
 	/* A copy by the host has just been logged as images; in recovery they may have just been replayed. */

@@ -101,6 +101,7 @@ XtRegistryStartup(void)
 	pg_atomic_init_u32(&xt_registry->flusher_pgprocno, 0);
 	pg_atomic_init_u32(&xt_registry->low_level_backups, 0);
 	pg_atomic_init_u32(&xt_registry->folds_running, 0);
+	pg_atomic_init_u32(&xt_registry->replay_us_per_mb, XT_REPLAY_US_PER_MB_GUESS);
 	for (int i = 0; i < XT_FOLD_WORKERS_MAX; i++)
 	{
 		pg_atomic_init_u32(&xt_registry->fold_worker_pids[i], 0);
@@ -204,6 +205,7 @@ make_shared(const XtRelKey *key)
 	pg_atomic_init_u64(&shared->generation, 1);
 	pg_atomic_init_u32(&shared->log_dirty, 0);
 	pg_atomic_init_u32(&shared->fold_wanted, 0);
+	pg_atomic_init_u64(&shared->log_since, 0);
 	pg_atomic_init_u64(&shared->removals, 0);
 	pg_atomic_init_u64(&shared->images_lsn, 0);
 	LWLockInitialize(&shared->lock, xt_registry->tranche_id);

@@ -3,7 +3,7 @@
  *
  * A flusher, started with the server and connected to no database, writes back all logs that have been
  * appended to, in one batch, so that the host's checkpoints find little left to sync. It also starts a
- * fold worker for a database in which some log has passed xtree.max_log_size. The worker opens each such
+ * fold worker for a database in which some log is too long or too old. The worker opens each such
  * index by its catalog row under a relation lock, one short transaction each, so that the file cannot be
  * dropped or rewritten under it.
  */
@@ -97,6 +97,8 @@ flusher_visit(XtShared *shared, void *arg)
 
 	if (shared->key.backend != InvalidBackendId)
 		return true;
+	if (XtLogIsOld(shared))
+		pg_atomic_write_u32(&shared->fold_wanted, 1);
 	if (pg_atomic_read_u32(&shared->fold_wanted) != 0 && !XtImagesMayReplay(shared))
 		note_fold_database(state, shared->key.database);
 	if (xtree_flush_interval_ms > 0 &&
@@ -307,6 +309,7 @@ fold_and_go_on(Relation index, const XtRelKey *key)
 		/* Broken. Nobody can append to it, so nobody needs the fold. */
 		if (shared != NULL)
 		{
+			pg_atomic_write_u64(&shared->log_since, 0);
 			pg_atomic_write_u32(&shared->fold_wanted, 0);
 			XtSharedRelease(shared);
 		}
