@@ -122,7 +122,11 @@ run_tap() {
 		if [ "$status" != 0 ]; then
 			[ "$bad" != 0 ] || bad=1
 			say "   $name failed:"
-			grep -E '^(not ok|# |Bail|.*(died|timed out))' "$CHECK/tap/$name.log" | head -n 25 | sed 's/^/   | /'
+			# What failed, before what was noted on the way there.
+			{ grep -E '^not ok' "$CHECK/tap/$name.log"
+				grep -A 8 -E '^#   Failed test' "$CHECK/tap/$name.log" | grep '^#'
+				grep -E '^(# Looks like|Bail|.*(died|timed out))' "$CHECK/tap/$name.log"
+				tail -n 15 "$CHECK/tap/$name.log"; } | head -n 40 | sed 's/^/   | /'
 			mkdir -p "$CHECK/tap/$name"
 			cp "$RUN/tap/$name"/tmp_check/log/* "$CHECK/tap/$name/" 2>/dev/null
 		fi
