@@ -356,6 +356,24 @@ XtFoldNow(Relation index)
 	return XtFold(index);
 }
 
+bool
+XtFoldSoon(Relation index)
+{
+	XtHandle   *handle = XtOpen(index);
+
+	if (XtFold(index))
+		return true;
+	/* A worker does it when what is in the way has gone. */
+	XtWantFold(handle);
+	if (XtImagesMayReplay(handle->shared))
+		ereport(NOTICE,
+				(errmsg("xtree index \"%s\" will be folded after the next checkpoint",
+						RelationGetRelationName(index)),
+				 errdetail("No checkpoint has completed since the index was built or copied."),
+				 errhint("A member of role pg_checkpoint can fold it at once.")));
+	return false;
+}
+
 /* --- Asking for a fold ------------------------------------------------------------------------ */
 void
 XtNoteLoadedLog(XtHandle *handle, uint64 micros)

@@ -573,7 +573,9 @@ xtree_checkpoint(PG_FUNCTION_ARGS)
 				 errmsg("recovery is in progress"),
 				 errhint("xtree_checkpoint() cannot be executed during recovery.")));
 	open_target(PG_GETARG_OID(0), RIGHT_MAINTAIN, AccessShareLock, &target);
-	done = XtFoldNow(target.index);
+	/* A host checkpoint is everybody's burden: only for who may ask for one by name. */
+	done = has_privs_of_role(GetUserId(), ROLE_PG_CHECKPOINT) ? XtFoldNow(target.index) :
+		XtFoldSoon(target.index);
 	close_target(&target);
 	PG_RETURN_BOOL(done);
 }

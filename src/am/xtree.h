@@ -276,6 +276,8 @@ XtRecordTid(uint64 record_id, ItemPointer tid)
 extern bool XtFold(Relation index);
 /* As XtFold, but makes the host checkpoint first where a new build or copy must be settled by one. */
 extern bool XtFoldNow(Relation index);
+/* As XtFold; what cannot be done now, for want of a checkpoint even, is left to a worker. */
+extern bool XtFoldSoon(Relation index);
 
 /* --- IndexAmRoutine ---------------------------------------------------------------------------- */
 /* xtbuild.c */

@@ -15,6 +15,7 @@ my $node = new_server('hostile');
 create_table($node, 't');
 $node->safe_psql('postgres', add_rows('t', 1, 500) . q(
 	CREATE ROLE owner; CREATE ROLE stranger; CREATE ROLE reader; CREATE ROLE observer; CREATE ROLE keeper;
+	GRANT CREATE ON SCHEMA public TO owner;
 	GRANT pg_stat_scan_tables TO observer;
 	GRANT pg_checkpoint TO keeper;
 	ALTER TABLE t OWNER TO owner;
@@ -49,6 +50,28 @@ is(as_role('stranger', q(SELECT xtree_check('t_p', true))), 'no', 'nor with heap
 is(as_role('reader', q(SELECT xtree_svg('guarded_p'))), 'no', 'keys are not shown past row security');
 is($node->safe_psql('postgres', "SET ROLE $_->[0]; SELECT count(*) FROM pg_stat_xtree"), $_->[1], "the view shows $_->[0] what is theirs")
   foreach ([ 'stranger', 0 ], [ 'reader', 0 ], [ 'owner', 2 ], [ 'observer', 3 ]);
+
+# An index that is new is folded behind a checkpoint. An owner does not make the server checkpoint by that, but is served
+# after the next one; who may say CHECKPOINT is served at once.
+my $redo = 'SELECT redo_lsn FROM pg_control_checkpoint()';
+sub new_index
+{
+	my ($name) = @_;
+	$node->safe_psql('postgres', "SET ROLE owner; CREATE TABLE $name (p point); CREATE INDEX ${name}_p ON $name USING xtree (p);
+		INSERT INTO $name SELECT point(i, i) FROM generate_series(1, 100) AS i");
+}
+new_index('waits');
+my $was = $node->safe_psql('postgres', $redo);
+my ($status, $folded, $notice) = $node->psql('postgres', q(SET ROLE owner; SELECT xtree_checkpoint('waits_p')));
+is("$status $folded", '0 f', 'an owner does not fold what needs a checkpoint');
+like($notice, qr/will be folded after the next checkpoint/, 'and is told so');
+is($node->safe_psql('postgres', $redo), $was, 'nor makes one');
+$node->safe_psql('postgres', 'CHECKPOINT');
+ok($node->poll_query_until('postgres', q(SELECT log_bytes = 0 AND checkpoints > 0 FROM xtree_stats('waits_p'))), 'a worker folds after the next');
+$node->safe_psql('postgres', 'GRANT pg_checkpoint TO owner');
+new_index('at_once');
+is($node->safe_psql('postgres', q(SET ROLE owner; SELECT xtree_checkpoint('at_once_p'))), 't', 'a member of pg_checkpoint folds at once');
+$node->safe_psql('postgres', 'REVOKE pg_checkpoint FROM owner');
 
 # No function of the extension takes a file name, raw bytes, or runs as somebody else.
 is($node->safe_psql('postgres', q(
