@@ -37,12 +37,15 @@
 #define STEP_REST_US			500
 /*
  * Whether a base backup may be copying files. It reads data file and log at different times, so while
- * it runs nothing that the log still describes may be published or recycled.
+ * it runs nothing that the log still describes may be published or recycled. The same goes for pg_rewind.
  */
 bool
 XtBackupRunning(void)
 {
 	if (pg_atomic_read_u32(&xt_registry->low_level_backups) > 0)
+		return true;
+	if (pg_atomic_read_u32(&xt_registry->file_copiers) > 0 &&
+		GetCurrentTimestamp() < (TimestampTz) pg_atomic_read_u64(&xt_registry->files_copied_until))
 		return true;
 	for (int i = 0; i < max_wal_senders; i++)
 	{
@@ -169,11 +172,13 @@ fold_publish(XtHandle *handle, XLogRecPtr capture_lsn, XtError *error)
 	if (XtBackupRunning())
 	{
 		error->code = XT_BUSY;
-		strlcpy(error->message, "a base backup is running", sizeof(error->message));
+		strlcpy(error->message, "a base backup or pg_rewind is running", sizeof(error->message));
 		ok = false;
 	}
 	else
 		ok = xt_fold_publish(handle->index, error);
+	if (ok)
+		pg_atomic_fetch_add_u64(&xt_registry->publications, 1);
 	LWLockRelease(ControlFileLock);
 	return ok;
 }
@@ -188,7 +193,7 @@ fold_begin(FoldState *state, uint64 *capture_lsn, XtError *error)
 	/* A copying of files waits for folds that have made themselves known before they look here. */
 	if (XtBackupRunning())
 	{
-		strlcpy(error->message, "a base backup is running", sizeof(error->message));
+		strlcpy(error->message, "a base backup or pg_rewind is running", sizeof(error->message));
 		return false;
 	}
 	if (XtImagesMayReplay(handle->shared))

@@ -27,6 +27,7 @@ int			xtree_max_retained_kb = -1;
 int			xtree_log_size_limit_kb = 512 * 1024;
 int			xtree_recovery_target_s = 10;
 int			xtree_max_log_age_s = 600;
+int			xtree_file_copy_timeout_s = 300;
 int			xtree_flush_interval_ms = 200;
 int			xtree_window_budget = 1024;
 int			xtree_build_threads = 2;
@@ -93,6 +94,11 @@ define_settings(void)
 							"Age of an index's log from which a worker folds it, however short it is.",
 							"Zero turns it off.",
 							&xtree_max_log_age_s, 600, 0, INT_MAX / 1000,
+							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
+	DefineCustomIntVariable("xtree.file_copy_timeout",
+							"Time after which a session that has copied files holds up folds no longer.",
+							"Counted from its last call of pg_read_binary_file for part of a file, as pg_rewind makes it.",
+							&xtree_file_copy_timeout_s, 300, 1, 86400,
 							PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 	DefineCustomIntVariable("xtree.flush_interval",
 							"Time between write-backs of index logs, so that checkpoints find little to do.",

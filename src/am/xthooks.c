@@ -10,7 +10,8 @@
  * to be made, and the session's state is looked at whenever a transaction ends.
  *
  * pg_rewind copies files through an ordinary session, by the function that reads part of a file and does
- * not mind its absence. A session that has called it counts as a backup until it ends.
+ * not mind its absence. A session that has called it counts as a backup until it ends, or has not called
+ * it for xtree.file_copy_timeout: monitors call it too, through sessions that never end.
  */
 #include "xtregistry.h"
 
@@ -35,16 +36,22 @@
 #include "miscadmin.h"
 #include "storage/ipc.h"
 #include "storage/lmgr.h"
+#include "tcop/tcopprot.h"
 #include "tcop/utility.h"
 #include "utils/acl.h"
 #include "utils/fmgroids.h"
+#include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
+#include "utils/timestamp.h"
 
 static object_access_hook_type prev_object_access_hook = NULL;
 static ProcessUtility_hook_type prev_ProcessUtility_hook = NULL;
 static bool in_backup = false;	/* this session counts in low_level_backups, */
-static bool copies_files = false;	/* until it ends */
+static bool copies_files = false;	/* while a transaction that copies files runs, too; */
+static bool has_copied = false; /* and in file_copiers from then on */
+static TimestampTz copied_until = 0;	/* when this session's hold on folds lapses, */
+static uint64 copied_publications = 0;	/* and the folds published when it began */
 
 /* --- Low-level base backups ------------------------------------------------------------------- */
 
@@ -56,11 +63,28 @@ leave_backup(void)
 	in_backup = false;
 }
 
+/* Between two transactions a copier's files must not change either, but not for ever. */
+static void
+pause_file_copy(void)
+{
+	copies_files = false;
+	if (!has_copied)
+		pg_atomic_fetch_add_u32(&xt_registry->file_copiers, 1);
+	has_copied = true;
+	copied_until = TimestampTzPlusMilliseconds(GetCurrentTimestamp(),
+											   (int64) xtree_file_copy_timeout_s * 1000);
+	pg_atomic_write_u64(&xt_registry->files_copied_until, (uint64) copied_until);
+}
+
 static void
 backup_xact_callback(XactEvent event, void *arg)
 {
-	if (in_backup && !copies_files && (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT) &&
-		get_backup_status() == SESSION_BACKUP_NONE)
+	if (!in_backup || (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT))
+		return;
+	/* The longer hold first. */
+	if (copies_files)
+		pause_file_copy();
+	if (get_backup_status() == SESSION_BACKUP_NONE)
 		leave_backup();
 }
 
@@ -68,6 +92,9 @@ static void
 backup_exit_callback(int code, Datum arg)
 {
 	leave_backup();
+	if (has_copied)
+		pg_atomic_fetch_sub_u32(&xt_registry->file_copiers, 1);
+	has_copied = false;
 }
 
 static void
@@ -85,10 +112,20 @@ enter_backup(void)
 	in_backup = true;
 }
 
+/* It names itself so unless told otherwise, and reads many files by one statement. */
+static bool
+is_pg_rewind(void)
+{
+	return (application_name != NULL && strcmp(application_name, "pg_rewind") == 0) ||
+		(debug_query_string != NULL && strstr(debug_query_string, "unnest") != NULL);
+}
+
 /* What has been read of an index's log before a fold does not go with what is read after it. */
 static void
 enter_file_copy(void)
 {
+	bool		lapsed = has_copied && GetCurrentTimestamp() >= copied_until;
+
 	if (!in_backup)
 		enter_backup();
 	copies_files = true;
@@ -97,6 +134,20 @@ enter_file_copy(void)
 		CHECK_FOR_INTERRUPTS();
 		pg_usleep(1000L);
 	}
+	if (!has_copied)
+		ereport(LOG,
+				(errmsg("this session holds up folds of xtree indexes, as it copies files"),
+				 errdetail("They go on when it ends, or has not called pg_read_binary_file for %d seconds.",
+						   xtree_file_copy_timeout_s)));
+	else if (lapsed && is_pg_rewind() &&
+			 pg_atomic_read_u64(&xt_registry->publications) != copied_publications)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("files of xtree indexes have changed since pg_rewind began to copy files"),
+				 errdetail("It had not read any for longer than xtree.file_copy_timeout."),
+				 errhint("Run pg_rewind again, on a new base backup if it refuses.")));
+	if (!has_copied || lapsed)
+		copied_publications = pg_atomic_read_u64(&xt_registry->publications);
 }
 
 static void
@@ -133,9 +184,9 @@ settle_index(Relation index)
 		if (XtBackupRunning())
 			ereport(ERROR,
 					(errcode(ERRCODE_OBJECT_IN_USE),
-					 errmsg("cannot copy the files of xtree index \"%s\" while a base backup is running",
+					 errmsg("cannot copy the files of xtree index \"%s\" while a base backup or pg_rewind is running",
 							RelationGetRelationName(index)),
-					 errhint("Try again when the backup has finished.")));
+					 errhint("Try again when it has finished.")));
 		CHECK_FOR_INTERRUPTS();
 		pg_usleep(10000L);
 		handle = XtOpen(index);

@@ -44,6 +44,7 @@ extern int	xtree_max_log_size_kb;	/* a worker folds an index from here on, */
 extern int	xtree_log_size_limit_kb;	/* the writing backend itself from here on */
 extern int	xtree_recovery_target_s;	/* or from here on: estimated time to replay the log; 0 is off */
 extern int	xtree_max_log_age_s;	/* or when its oldest operation is this old; 0 is off */
+extern int	xtree_file_copy_timeout_s;	/* how long who has copied files holds up folds */
 extern int	xtree_flush_interval_ms;
 extern int	xtree_max_retained_kb;	/* -1: readers may keep any amount of space */
 extern int	xtree_window_budget;

@@ -100,6 +100,9 @@ XtRegistryStartup(void)
 	pg_atomic_init_u64(&xt_registry->created, 0);
 	pg_atomic_init_u32(&xt_registry->flusher_pgprocno, 0);
 	pg_atomic_init_u32(&xt_registry->low_level_backups, 0);
+	pg_atomic_init_u32(&xt_registry->file_copiers, 0);
+	pg_atomic_init_u64(&xt_registry->files_copied_until, 0);
+	pg_atomic_init_u64(&xt_registry->publications, 0);
 	pg_atomic_init_u32(&xt_registry->folds_running, 0);
 	pg_atomic_init_u32(&xt_registry->replay_us_per_mb, XT_REPLAY_US_PER_MB_GUESS);
 	for (int i = 0; i < XT_FOLD_WORKERS_MAX; i++)

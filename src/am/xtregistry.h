@@ -73,7 +73,10 @@ typedef struct XtRegistry
 	pg_atomic_uint64 created;	/* entries ever made, to pace the sweep */
 	pg_atomic_uint32 flusher_pgprocno;	/* 1 + number, 0 if it is not running */
 	pg_atomic_uint32 low_level_backups; /* sessions between pg_backup_start and its end, or copying files */
+	pg_atomic_uint32 file_copiers;	/* sessions that have copied files, which hold folds until */
+	pg_atomic_uint64 files_copied_until;	/* this TimestampTz, or their end */
 	pg_atomic_uint32 folds_running;
+	pg_atomic_uint64 publications;	/* captures that folds have published */
 	pg_atomic_uint32 replay_us_per_mb;	/* what the last load of a log took; a guess before */
 
 	/* Fold workers that run: process ids (0: free), and their databases. */

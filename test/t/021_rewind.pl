@@ -171,6 +171,33 @@ my ($refused_old, $refused_new) = part('built', after => sub { $_[0]->safe_psql(
 ok(!rewind($refused_old, $refused_new), 'built: pg_rewind refuses after a build');
 $refused_new->stop;
 
+# Whoever else reads parts of files holds up folds for a while only, and that is said once. A pg_rewind that has been
+# asleep for longer does not go on as if nothing had happened.
+my $slow = new_server('slow', conf => "xtree.file_copy_timeout = '1s'\n");
+create_table($slow, 'small');
+$slow->safe_psql('postgres', 'CHECKPOINT;' . add_rows('small', 1, 100));
+my $part = q(pg_read_binary_file('PG_VERSION', 0, 2, true));
+my ($monitor, $rewinder) = map { $slow->background_psql('postgres', on_error_stop => 0) } 1 .. 2;
+$monitor->query_safe('BEGIN');
+$monitor->query_safe("SELECT $part") foreach 1 .. 2;
+is($slow->safe_psql('postgres', q(SELECT xtree_checkpoint('small_p'))), 'f', 'slow: a session that reads parts of files holds up folds');
+sleep(2);
+is($slow->safe_psql('postgres', q(SELECT xtree_checkpoint('small_p'))), 'f', 'slow: as long as its transaction lasts');
+$monitor->query_safe('COMMIT');
+is($slow->safe_psql('postgres', q(SELECT xtree_checkpoint('small_p'))), 'f', 'slow: and a while longer');
+ok($slow->poll_query_until('postgres', q(SELECT xtree_checkpoint('small_p'))), 'slow: but not until it ends');
+my $files = "SELECT count($part) FROM unnest('{1}'::int[])";
+$rewinder->query_safe($files);
+ok($slow->poll_query_until('postgres', q(SELECT xtree_checkpoint('small_b'))), 'slow: a fold passes one that sleeps');
+$rewinder->query($files);
+like($rewinder->{stderr}, qr/files of xtree indexes have changed since pg_rewind began/, 'slow: which is told when it wakes up');
+$monitor->query_safe("SELECT $part");
+$_->quit foreach $monitor, $rewinder;
+ok($slow->poll_query_until('postgres', q(SELECT xtree_checkpoint('small_b'))), 'slow: the end of a session ends its hold');
+$slow->stop;
+my $said = () = slurp_file($slow->logfile) =~ /this session holds up folds/g;
+is($said, 2, 'slow: each session has said so once');
+
 unlike(slurp_file($_->logfile), qr/PANIC|terminated by signal (11|6|7)|checksum verification failed/,
 	'the log of ' . $_->name . ' has no bad news') foreach $old, $new;
 done_testing();
