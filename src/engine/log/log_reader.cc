@@ -116,37 +116,41 @@ bool LogReader::FrameAt(const Segment& segment, uint32_t block, uint32_t offset,
   return true;
 }
 
-// Moves to the block after the current one. kFrame means entered; kHole that blocks or the end of
-// the previous block are missing (the cursor has moved on all the same).
+// Moves to the block after the current one. kFrame means entered; kHole that the end of the previous
+// block is missing, kBad that whole blocks or segments are (the cursor has moved on all the same).
+// A block's header is stored before any slot behind it is given away, so where a record further on
+// was synced the header was too: unlike a slot, a block is never left empty.
 LogReader::Step LogReader::EnterBlock(Cursor* cursor) const {
-  bool hole = false;
+  bool lost = false, hole = false;
   for (;;) {
-    if (cursor->segment >= segments_.size()) return hole ? Step::kHole : Step::kEnd;
+    if (cursor->segment >= segments_.size()) return lost ? Step::kBad : Step::kEnd;
     const Segment& segment = segments_[cursor->segment];
     if (cursor->block >= segment.blocks) {
       ++cursor->segment;
       cursor->block = 0;
       if (cursor->segment < segments_.size() &&
           segments_[cursor->segment].sequence != segment.sequence + 1) {
-        hole = true;
+        lost = true;
       }
       continue;
     }
     const BlockHeader* header = BlockAt(segment, cursor->block);
     if (!HeaderPresent(header) || header->node_id != segment.sequence) {
-      hole = true;
+      lost = true;
       ++cursor->block;
       continue;
     }
     if (!cursor->started) {
-      if (segment.sequence != start_seq_ || cursor->block != 0) hole = true;
+      if (segment.sequence != start_seq_ || cursor->block != 0) lost = true;
     } else if (header->count != static_cast<uint32_t>(cursor->end_mark)) {
       hole = true;
+      // The last blocks of a segment, of which only this tells.
+      if (header->count >> 16 != static_cast<uint32_t>(cursor->end_mark) >> 16) lost = true;
     }
     cursor->started = true;
     cursor->in_block = true;
     cursor->offset = sizeof(BlockHeader);
-    return hole ? Step::kHole : Step::kFrame;
+    return lost ? Step::kBad : hole ? Step::kHole : Step::kFrame;
   }
 }
 

@@ -5,9 +5,9 @@
 // been on disk:
 //   standalone: a later commit frame that was written after a sync had covered the place;
 //   host:       a later frame that counts (its LSN is at or below the redo point, where the host
-//               has synced the log), unless the place is all zeros: a writer that died between
-//               taking its slot and filling it leaves such a hole, and the host's WAL has its
-//               operation.
+//               has synced the log), unless the place is all zeros within a block: a writer that
+//               died between taking its slot and filling it leaves such a hole, and the host's WAL
+//               has its operation. A missing block is damage: its header came before what follows.
 // A flip in what the very last sync covered cannot be told from a torn end and ends the log there.
 //
 // Threads: one. Under the index's writer lock.
@@ -77,7 +77,7 @@ class LogReader {
     uint32_t number;     // Place in the file.
     uint32_t blocks;     // Blocks up to the last one with a header of this sequence.
   };
-  // kBad: bytes that are no frame. kHole: something is missing, and all there is are zeros.
+  // kBad: bytes that are no frame, or no block. kHole: a frame is missing, and there are zeros.
   enum class Step { kFrame, kBad, kHole, kEnd };
   struct Cursor {
     size_t segment = 0;

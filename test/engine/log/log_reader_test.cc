@@ -199,5 +199,33 @@ TEST(LogReader, HostDamageBeforeARecordThatCountsIsReportedAndAnEmptyHoleSkipped
   EXPECT_EQ(values, expected);
 }
 
+// A block of zeros, at whatever place, is no hole: it held records, and the first one of a segment also
+// says that the segment is in use.
+TEST(LogReader, AHostsLogThatLacksABlockBeforeARecordThatCountsIsDamaged) {
+  constexpr uint32_t kBlocks = 130;
+  LogFixture whole;
+  ASSERT_TRUE(whole.log->Reset(LogFixture::kCapture, 1).ok());
+  for (uint64_t v = 0; whole.shared.current_seq.load() < 2 || whole.shared.current_block < 1; ++v) {
+    ASSERT_TRUE(whole.Append(v, 100 + v, 2000).ok());
+  }
+  const std::vector<TimelineEnd> ends{{1, 0, 1'000'000}}, earlier{{1, 0, 120}};
+  for (const uint32_t lost : {0u, 1u, 60u, 127u, 128u}) {
+    SCOPED_TRACE(lost);
+    LogFixture f;
+    ASSERT_TRUE(f.fs.Reserve("log", 0, 2 * kLogSegmentBlocks * kBlockBytes).ok());
+    for (uint32_t b = 0; b < kBlocks; ++b) std::memcpy(f.Block(b), whole.Block(b), kBlockBytes);
+    std::memset(f.Block(lost), 0, kBlockBytes);
+    std::vector<uint64_t> values;
+    EXPECT_EQ(f.Recover(HostPolicy(2, ends), &values).code(), Code::kCorruption);
+    // Where nothing behind it counts the log ends there, and goes on.
+    if (lost < 60) continue;
+    ASSERT_TRUE(f.Recover(HostPolicy(2, earlier), &values).ok());
+    EXPECT_EQ(values, Sequence(0, 21));
+    ASSERT_TRUE(f.Append(21, 2'000'000).ok());
+    ASSERT_TRUE(f.Recover(HostPolicy(2, earlier), &values).ok());
+    EXPECT_EQ(values, Sequence(0, 22));
+  }
+}
+
 }  // namespace
 }  // namespace xtree
