@@ -46,6 +46,7 @@ OBJS = \
 	src/am/xtinsert.o \
 	src/am/xtopclass.o \
 	src/am/xtopen.o \
+	src/am/xtlost.o \
 	src/am/xtorder.o \
 	src/am/xtquery.o \
 	src/am/xtregistry.o \

@@ -3,6 +3,7 @@
  */
 #include "xtregistry.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,6 +12,7 @@
 #include "catalog/pg_tablespace_d.h"
 #include "common/relpath.h"
 #include "miscadmin.h"
+#include "storage/bufpage.h"
 #include "storage/fd.h"
 #include "utils/memutils.h"
 
@@ -91,24 +93,86 @@ XtEmptyFiles(const XtRelKey *key)
 	XtForEachDataFile(key, empty_file);
 }
 
+/* The engine wrote the superblocks; they get the host's checksums. False: `errno` says why. */
+static bool
+stamp_superblocks(const char *path)
+{
+	int			fd = BasicOpenFile(path, O_RDWR | PG_BINARY);
+	PGAlignedBlock page;
+	bool		ok = fd >= 0;
+
+	for (BlockNumber block = 0; ok && block < XT_SUPERBLOCKS; block++)
+	{
+		off_t		offset = (off_t) block * BLCKSZ;
+
+		ok = pg_pread(fd, page.data, BLCKSZ, offset) == BLCKSZ;
+		if (!ok)
+			break;
+		XtStampPage(page.data, block, PageGetLSN(page.data));
+		ok = pg_pwrite(fd, page.data, BLCKSZ, offset) == BLCKSZ;
+	}
+	ok = ok && pg_fsync(fd) == 0;
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+/* After the engine has, or has not, marked the superblocks. */
+static bool
+finish_mark(bool marked, const char *path, XtError *error)
+{
+	if (!marked || !DataChecksumsEnabled() || stamp_superblocks(path))
+		return marked;
+	error->code = XT_IO_ERROR;
+	snprintf(error->message, sizeof(error->message),
+			 "could not write checksums of file \"%s\": %s", path, strerror(errno));
+	return false;
+}
+
+bool
+XtMarkFile(const char *path, XtError *error)
+{
+	return finish_mark(xt_mark_file_broken(path, error), path, error);
+}
+
+/* XtDataPath of what is not temporary, without memory. */
+static void
+put_path(const XtRelKey *key, char *path, Size bytes)
+{
+	if (key->tablespace == DEFAULTTABLESPACE_OID)
+		snprintf(path, bytes, "base/%u/%u", key->database, key->relation);
+	else
+		snprintf(path, bytes, "pg_tblspc/%u/%s/%u/%u", key->tablespace,
+				 TABLESPACE_VERSION_DIRECTORY, key->database, key->relation);
+}
+
+bool
+XtMarkBroken(const XtRelKey *key, XtIndex *index, XtError *error)
+{
+	char		path[MAXPGPATH];
+
+	/* A later start knows nothing of what is temporary. */
+	if (key->backend != InvalidBackendId)
+		return index == NULL || xt_mark_broken(index, error);
+	put_path(key, path, sizeof(path));
+	if (index == NULL)
+		return XtMarkFile(path, error) || XtNoteBroken(key);
+	return finish_mark(xt_mark_broken(index, error), path, error) || XtNoteBroken(key);
+}
+
 void
 XtRedoBroken(XtHandle *handle, const XtError *error)
 {
 	XtShared   *shared = handle->shared;
 	char	   *path = XtDataPath(&handle->key);
 	XtError		mark_error;
-	bool		marked = true;
+	bool		marked;
 
 	if (!LWLockHeldByMe(&shared->lock))
 		LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	if (handle->index != NULL)
-	{
-		marked = xt_mark_broken(handle->index, &mark_error);
-		if (DataChecksumsEnabled())
-			XtStampTouched(handle);
-	}
-	else
-		marked = xt_mark_file_broken(path, &mark_error);
+	marked = XtMarkBroken(&handle->key, handle->index, &mark_error);
+	if (handle->index != NULL && DataChecksumsEnabled())
+		XtStampTouched(handle);
 	pg_atomic_write_u32(&shared->state, XT_STATE_BROKEN);
 	pg_atomic_write_u32(&shared->fold_wanted, 0);
 	LWLockRelease(&shared->lock);
@@ -121,7 +185,8 @@ XtRedoBroken(XtHandle *handle, const XtError *error)
 		ereport(WARNING,
 				(errcode(ERRCODE_IO_ERROR),
 				 errmsg("could not mark the xtree index in file \"%s\" as broken", path),
-				 errdetail_internal("%s", mark_error.message)));
+				 errdetail_internal("%s", mark_error.message),
+				 errhint("Rebuild it with REINDEX before the server is stopped.")));
 	pfree(path);
 }
 
@@ -140,12 +205,8 @@ XtRedoLost(const RelFileNode *node, const char *why)
 
 	XtKeyOfNode(node, &key);
 	news = XtLose(&key);
-	if (node->spcNode == DEFAULTTABLESPACE_OID)
-		snprintf(path, sizeof(path), "base/%u/%u", node->dbNode, node->relNode);
-	else
-		snprintf(path, sizeof(path), "pg_tblspc/%u/%s/%u/%u", node->spcNode,
-				 TABLESPACE_VERSION_DIRECTORY, node->dbNode, node->relNode);
-	if (xt_mark_file_broken(path, &error))
+	put_path(&key, path, sizeof(path));
+	if (XtMarkBroken(&key, NULL, &error))
 		strlcpy(error.message, "It is marked so on disk, too.", sizeof(error.message));
 	PG_TRY();
 	{

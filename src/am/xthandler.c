@@ -69,6 +69,7 @@ xtree_shmem_startup(void)
 	if (!IsUnderPostmaster)
 	{
 		XtTimelineStartup();
+		XtLostStartup();
 		XtScrubStartup();
 	}
 	LWLockRelease(AddinShmemInitLock);

@@ -22,8 +22,8 @@
 #define XT_FOLD_WORKERS_MAX		16
 /* Before any replay has been measured: 16,000 insertions of boxes, 3 us each. */
 #define XT_REPLAY_US_PER_MB_GUESS	50000
-/* Indexes that redo lost without being able to say so in their own records. */
-#define XT_LOST_MAX				64
+/* Indexes that are broken without being marked so: places in a file, DO NOT CHANGE. */
+#define XT_LOST_MAX				1024
 
 typedef enum XtState
 {
@@ -83,13 +83,11 @@ typedef struct XtRegistry
 	pg_atomic_uint32 fold_worker_pids[XT_FOLD_WORKERS_MAX];
 	pg_atomic_uint32 fold_worker_databases[XT_FOLD_WORKERS_MAX];
 
-	/*
-	 * Indexes that redo could not follow and for which no memory was to be had, so that their XtShared
-	 * may not exist. More than there is room for, and every index counts as lost.
-	 */
+	/* Indexes that are broken, whatever their files say (xtlost.c); free places are zeros. */
 	slock_t		lost_mutex;
 	pg_atomic_uint32 lost_count;
 	XtRelKey	lost[XT_LOST_MAX];
+	bool		lost_noted[XT_LOST_MAX];
 
 	/* Constant after startup: engine timelines (xttimeline.c). */
 	uint32		timeline;
@@ -116,13 +114,18 @@ extern void XtSharedReset(XtShared *shared);
 /* Drops entries whose files are gone. Not under any writer lock. */
 extern void XtRegistrySweep(void);
 /* Calls `callback` with a reference to each entry, holding no registry lock; it must not release it. */
-/* Whether redo has lost the index (XtLose). */
+extern void XtRegistryForEach(bool (*callback) (XtShared *shared, void *arg), void *arg);
+
+/* xtlost.c */
+/* Whether the index is on the list of what must not be used. */
 extern bool XtIsLost(const XtRelKey *key);
-/* Notes it, without memory and without an error. False: it was noted before. */
+/* Puts it there, without memory and without an error. False: it was there before. */
 extern bool XtLose(const XtRelKey *key);
+/* Puts it there for later starts, too: its own file cannot be marked. Raises nothing; false: failed. */
+extern bool XtNoteBroken(const XtRelKey *key);
 /* The index is made anew. */
 extern void XtFound(const XtRelKey *key);
-extern void XtRegistryForEach(bool (*callback) (XtShared *shared, void *arg), void *arg);
+extern void XtLostStartup(void);
 
 /* xtgrace.c */
 extern Size XtGraceBytes(void);
@@ -145,6 +148,13 @@ extern char *XtLogPath(const XtRelKey *key);
 extern void XtForEachDataFile(const XtRelKey *key, void (*visit) (const char *name, int segment));
 /* Truncates the data files to nothing: those of a build that failed. */
 extern void XtEmptyFiles(const XtRelKey *key);
+/* Marks the superblocks broken, with their checksums; durable when it returns true. Raises nothing. */
+extern bool XtMarkFile(const char *path, XtError *error);
+/*
+ * Sees to it that the index is known to be broken, also after a restart: by its file, else by a note.
+ * `index` may be NULL. Raises nothing; false, with the reason, if neither could be written.
+ */
+extern bool XtMarkBroken(const XtRelKey *key, XtIndex *index, XtError *error);
 /* Redo could not follow: marks the index broken in shared memory and on disk, with a WARNING. */
 extern void XtRedoBroken(XtHandle *handle, const XtError *error);
 /* The same where XtRedoBroken itself has failed: needs no memory, and raises nothing. */

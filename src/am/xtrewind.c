@@ -26,37 +26,12 @@
 #include "storage/bufpage.h"
 #include "storage/fd.h"
 
-#define SUPERBLOCKS		2
-
-/* The engine wrote the superblocks; give them the host's checksums. */
-static void
-stamp_superblocks(const char *path)
-{
-	int			fd = OpenTransientFile(path, O_RDWR | PG_BINARY);
-	PGAlignedBlock page;
-
-	for (BlockNumber block = 0; fd >= 0 && block < SUPERBLOCKS; block++)
-	{
-		off_t		offset = (off_t) block * BLCKSZ;
-
-		if (pg_pread(fd, page.data, BLCKSZ, offset) != BLCKSZ)
-			break;
-		XtStampPage(page.data, block, PageGetLSN(page.data));
-		if (pg_pwrite(fd, page.data, BLCKSZ, offset) != BLCKSZ)
-			break;
-		if (block == SUPERBLOCKS - 1 && pg_fsync(fd) == 0 && CloseTransientFile(fd) == 0)
-			return;
-	}
-	ereport(FATAL,
-			(errcode_for_file_access(),
-			 errmsg("could not write checksums of file \"%s\": %m", path)));
-}
-
 static void
 judge_file(const char *path)
 {
 	char	   *log_path = psprintf("%s_%s", path, forkNames[VISIBILITYMAP_FORKNUM]);
 	XtError		error;
+	XtError		mark_error;
 	bool		broken;
 
 	/* Going on without knowing could mean short answers. */
@@ -68,8 +43,12 @@ judge_file(const char *path)
 	pfree(log_path);
 	if (!broken)
 		return;
-	if (DataChecksumsEnabled())
-		stamp_superblocks(path);
+	/* Marked already, but for the checksums. */
+	if (DataChecksumsEnabled() && !XtMarkFile(path, &mark_error))
+		ereport(FATAL,
+				(errcode(XtSqlState(mark_error.code)),
+				 errmsg("could not mark file \"%s\" as broken", path),
+				 errdetail_internal("%s", mark_error.message)));
 	ereport(WARNING,
 			(errcode(ERRCODE_INDEX_CORRUPTED),
 			 errmsg("pg_rewind has left the xtree index in file \"%s\" without part of its state", path),

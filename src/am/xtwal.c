@@ -145,7 +145,7 @@ log_and_apply(Relation index, XtHandle *handle, uint8 info)
 		 * checkpoint completes before the mark is on disk.
 		 */
 		xt_fault(handle->index, &fault);
-		if (!xt_mark_broken(handle->index, &error))
+		if (!XtMarkBroken(&handle->key, handle->index, &error))
 			ereport(WARNING,
 					(errcode(XtSqlState(error.code)),
 					 errmsg("could not mark xtree index \"%s\" as broken",
