@@ -56,10 +56,9 @@ XtLogPath(const XtRelKey *key)
 	return relpath(node_of(key), VISIBILITYMAP_FORKNUM);
 }
 
-void
-XtForEachDataFile(const XtRelKey *key, void (*visit) (const char *name, int segment))
+static void
+for_each_file(char *path, void (*visit) (const char *name, int segment))
 {
-	char	   *path = XtDataPath(key);
 	struct stat st;
 
 	for (int segment = 0;; segment++)
@@ -72,6 +71,18 @@ XtForEachDataFile(const XtRelKey *key, void (*visit) (const char *name, int segm
 		pfree(name);
 	}
 	pfree(path);
+}
+
+void
+XtForEachDataFile(const XtRelKey *key, void (*visit) (const char *name, int segment))
+{
+	for_each_file(XtDataPath(key), visit);
+}
+
+void
+XtForEachLogFile(const XtRelKey *key, void (*visit) (const char *name, int segment))
+{
+	for_each_file(XtLogPath(key), visit);
 }
 
 static void

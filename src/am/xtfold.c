@@ -324,6 +324,7 @@ XtFoldHandle(XtHandle *handle, XtError *error)
 {
 	XtError		again;
 
+	XtScrubNoteChange(handle->shared);
 	if (!fold_once(handle, error))
 		return false;
 	/* The first one has done what was asked for. */

@@ -236,6 +236,7 @@ load_locked(XtHandle *handle, XtError *error)
 	XtShared   *shared = handle->shared;
 	XtLoadPolicy policy;
 	bool		done = false;
+	bool		noted = XtScrubNoteChange(shared);
 	instr_time	start;
 	instr_time	took;
 
@@ -279,6 +280,9 @@ load_locked(XtHandle *handle, XtError *error)
 	}
 	if (DataChecksumsEnabled())
 		XtStampTouched(handle);
+	/* Where nothing was replayed there is nothing yet to be found after a crash. */
+	if (noted && xt_log_bytes(handle->index) == 0)
+		XtScrubForgetChange(shared);
 	shared->partial = false;
 	pg_write_barrier();
 	pg_atomic_write_u32(&shared->state, XT_STATE_LOADED);
@@ -503,15 +507,16 @@ XtBuildDone(XtHandle *handle, bool ok)
 	XtShared   *shared = handle->shared;
 
 	LWLockAcquire(&shared->lock, LW_EXCLUSIVE);
-	if (ok)
-		pg_atomic_write_u32(&shared->state, XT_STATE_LOADED);
-	else
+	if (!ok)
 	{
 		XtEmptyFiles(&handle->key);
 		XtSharedReset(shared);
 	}
+	/* Before anybody else can change the index, and make a note of that. */
+	XtScrubForgetChange(shared);
+	if (ok)
+		pg_atomic_write_u32(&shared->state, XT_STATE_LOADED);
 	LWLockRelease(&shared->lock);
-	XtScrubForget(&handle->key);
 }
 
 XtHandle *
@@ -619,6 +624,7 @@ XtNoteTouched(XtHandle *handle)
 	if (!DataChecksumsEnabled())
 		return;
 	touched_pending = true;
+	XtScrubNoteChange(handle->shared);
 	/* Bounds the list of a long transaction. */
 	if (++handle->touched >= XT_TOUCHED_MAX || InRecovery)
 		XtStampTouched(handle);

@@ -343,6 +343,8 @@ XtRegistrySweep(void)
 		if (!file_is_gone(shared))
 			continue;
 		pg_atomic_write_u32(&shared->gone, 1);
+		if (shared->noted)
+			XtScrubForgetChange(shared);
 		dshash_delete_current(&status);
 		XtSharedRelease(shared);
 	}

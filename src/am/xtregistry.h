@@ -62,6 +62,7 @@ struct XtShared
 	uint64		device;
 	bool		opened;			/* host buffers have been dropped in this server's life */
 	bool		partial;		/* being filled: an error left it so, and it must be emptied first */
+	bool		noted;			/* xtscrub.c has a note of it */
 };
 
 typedef struct XtRegistry
@@ -144,8 +145,9 @@ extern void XtKeyOfNode(const RelFileNode *node, XtRelKey *key);
 /* palloc'd paths of the data file and the log, relative to the data directory. */
 extern char *XtDataPath(const XtRelKey *key);
 extern char *XtLogPath(const XtRelKey *key);
-/* Visits the files of the data fork that there are, in order. */
+/* Visit the files of the data fork, of the log, that there are, in order. */
 extern void XtForEachDataFile(const XtRelKey *key, void (*visit) (const char *name, int segment));
+extern void XtForEachLogFile(const XtRelKey *key, void (*visit) (const char *name, int segment));
 /* Truncates the data files to nothing: those of a build that failed. */
 extern void XtEmptyFiles(const XtRelKey *key);
 /* Marks the superblocks broken, with their checksums; durable when it returns true. Raises nothing. */
@@ -237,6 +239,10 @@ extern void XtStopFoldWorkers(Oid database);
 /* A build is about to store blocks without checksums; has ended. */
 extern void XtScrubNote(const XtRelKey *key);
 extern void XtScrubForget(const XtRelKey *key);
+/* A change does; at its first sight a note is made, and true returned. Raises nothing. */
+extern bool XtScrubNoteChange(XtShared *shared);
+/* It did not, after all, or the file is gone. */
+extern void XtScrubForgetChange(XtShared *shared);
 extern void XtScrubStartup(void);
 
 /* xthooks.c */

@@ -1,16 +1,19 @@
 /*
- * xtscrub.c: host checksums of what a crash in the middle of a build leaves behind.
+ * xtscrub.c: host checksums of what a crash leaves behind.
  *
- * A build stores blocks through a mapping, in an order of its own, and gives them their host checksums at its
- * end. The kernel may write any of them before. Where the build does not end, nobody reads them again: the
- * file goes with the transaction, or belongs to an index that is invalid (CREATE INDEX CONCURRENTLY), or is an
- * orphan as the host leaves them too. But a tool that verifies all files of the cluster would report them. So,
- * where data checksums are on, a build leaves a note on disk while it runs; a server that starts and finds
- * notes gives the blocks of these files checksums, before anybody can use them. The engine's own CRC covers
- * neither checksum nor LSN, so that is right for whatever the file holds, a whole index included.
+ * A transaction gives the blocks that it has modified their host checksums before it ends, and a build at its
+ * end. Where they do not end, nobody reads these blocks again: they hold what a redo point covers already, or
+ * what is free by now, or the file goes with the transaction, or is an orphan as the host leaves them too. But
+ * a tool that verifies all files of the cluster would report them. So, where data checksums are on, a note on
+ * disk names each index that has been modified since the server started; one that starts after a crash, or from
+ * a backup, and finds notes gives the blocks of these indexes checksums, before anybody can use them. The
+ * engine's own CRC covers neither checksum nor LSN, so that is right for whatever the files hold.
  *
- * What a crash leaves: before the note's fsync: nothing of the build. Amid a scrub: the note. After the note is
- * removed, until the directory is synced: perhaps the note, and a scrub that changes nothing.
+ * A build makes its note durable before it stores anything, since it stores much. The others are left to the
+ * kernel: killed processes lose no file, and after a power failure a note of some seconds may be missing.
+ *
+ * What a crash leaves amid a scrub: the note. After the note is removed, until the directory is synced: perhaps
+ * the note, and a scrub that changes nothing.
  */
 #include "xtregistry.h"
 
@@ -19,6 +22,8 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
+#include "catalog/pg_control.h"
+#include "common/controldata_utils.h"
 #include "common/file_perm.h"
 #include "miscadmin.h"
 #include "storage/bufpage.h"
@@ -74,6 +79,60 @@ XtScrubForget(const XtRelKey *key)
 				 errmsg("could not remove file \"%s\": %m", path)));
 }
 
+bool
+XtScrubNoteChange(XtShared *shared)
+{
+	char		path[MAXPGPATH];
+	int			fd;
+
+	if (likely(shared->noted) || !DataChecksumsEnabled() || shared->key.backend != InvalidBackendId)
+		return false;
+	note_path(&shared->key, path, sizeof(path));
+	fd = BasicOpenFile(path, O_CREAT | O_WRONLY | PG_BINARY);
+	if (fd < 0 && errno == ENOENT && (MakePGDirectory(NOTES_DIRECTORY) == 0 || errno == EEXIST))
+		fd = BasicOpenFile(path, O_CREAT | O_WRONLY | PG_BINARY);
+	if (fd < 0)
+	{
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("could not create file \"%s\": %m", path)));
+		return false;
+	}
+	close(fd);
+	shared->noted = true;
+	return true;
+}
+
+void
+XtScrubForgetChange(XtShared *shared)
+{
+	XtScrubForget(&shared->key);
+	shared->noted = false;
+}
+
+/*
+ * Whether the relation is one of ours, by its first block: the note of one that is gone may have outlived it,
+ * and its number have been given away. (A build may not have got there.)
+ */
+static bool
+is_ours(const XtRelKey *key)
+{
+	PGAlignedBlock buffer;
+	PageHeader	page = (PageHeader) buffer.data;
+	char	   *path = XtDataPath(key);
+	int			fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
+	bool		ours;
+
+	pfree(path);
+	if (fd < 0)
+		return false;
+	ours = pg_pread(fd, buffer.data, BLCKSZ, 0) == BLCKSZ &&
+		(PageIsNew(buffer.data) ||
+		 (page->pd_lower == BLCKSZ && page->pd_upper == BLCKSZ && page->pd_special == BLCKSZ));
+	CloseTransientFile(fd);
+	return ours;
+}
+
 /* Checksums of the blocks of one file. False: it could not be read or written. */
 static bool
 scrub_file(const char *path, BlockNumber first_block)
@@ -82,6 +141,7 @@ scrub_file(const char *path, BlockNumber first_block)
 	Page		page = (Page) buffer.data;
 	int			fd = OpenTransientFile(path, O_RDWR | PG_BINARY);
 	bool		ok = true;
+	bool		changed = false;
 
 	if (fd < 0)
 		return false;
@@ -96,8 +156,9 @@ scrub_file(const char *path, BlockNumber first_block)
 			continue;
 		((PageHeader) page)->pd_checksum = pg_checksum_page(buffer.data, first_block + block);
 		ok = pg_pwrite(fd, buffer.data, BLCKSZ, offset) == BLCKSZ;
+		changed = true;
 	}
-	ok = ok && pg_fsync(fd) == 0;
+	ok = ok && (!changed || pg_fsync(fd) == 0);
 	CloseTransientFile(fd);
 	return ok;
 }
@@ -108,8 +169,21 @@ scrub_segment(const char *name, int segment)
 	if (!scrub_file(name, (BlockNumber) segment * RELSEG_SIZE))
 		ereport(LOG,
 				(errcode_for_file_access(),
-				 errmsg("could not write checksums to file \"%s\", whose build was cut short: %m",
-						name)));
+				 errmsg("could not write checksums to file \"%s\": %m", name)));
+}
+
+/* Whether the server was stopped in good order, and is not a copy: then all transactions have ended. */
+static bool
+stopped_in_order(void)
+{
+	struct stat st;
+	bool		crc_ok;
+	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
+	bool		stopped = crc_ok && (control->state == DB_SHUTDOWNED ||
+									 control->state == DB_SHUTDOWNED_IN_RECOVERY);
+
+	pfree(control);
+	return stopped && stat(BACKUP_LABEL_FILE, &st) != 0;
 }
 
 /* In the postmaster, before any other process can use the files. */
@@ -119,9 +193,11 @@ XtScrubStartup(void)
 	struct stat st;
 	DIR		   *directory;
 	struct dirent *entry;
+	bool		scrub;
 
 	if (stat(NOTES_DIRECTORY, &st) != 0)
 		return;
+	scrub = DataChecksumsEnabled() && !stopped_in_order();
 	directory = AllocateDir(NOTES_DIRECTORY);
 	while ((entry = ReadDirExtended(directory, NOTES_DIRECTORY, LOG)) != NULL)
 	{
@@ -131,8 +207,11 @@ XtScrubStartup(void)
 		if (sscanf(entry->d_name, "%u_%u_%u", &key.tablespace, &key.database, &key.relation) != 3)
 			continue;
 		key.backend = InvalidBackendId;
-		if (DataChecksumsEnabled())
+		if (scrub && is_ours(&key))
+		{
 			XtForEachDataFile(&key, scrub_segment);
+			XtForEachLogFile(&key, scrub_segment);
+		}
 		note_path(&key, path, sizeof(path));
 		if (unlink(path) != 0)
 			ereport(LOG,

@@ -57,6 +57,27 @@ verified_backup('after a crash');
 verified_files('after a crash');
 index_equals_heap($node, 't', 'at the end');
 
+# Killed in the middle of transactions that a checkpoint has passed, so that nothing of them is replayed: one
+# that writes to old indexes, and one that has made its own, whose files the crash makes orphans.
+foreach my $script (add_rows('t', 20001, 20300) . 'DELETE FROM t WHERE id % 11 = 0;',
+	'CREATE TABLE own (id bigint, p point, b box); CREATE INDEX own_p ON own USING xtree (p);' . add_rows('own', 1, 300))
+{
+	my $session = $node->background_psql('postgres');
+	$session->query_safe('BEGIN');
+	$session->query_safe($script =~ s/\s+/ /gr);
+	$node->safe_psql('postgres', 'CHECKPOINT');
+	$node->stop('immediate');
+	eval { $session->quit };
+	$node->start;
+	verified_files('killed in the middle of a transaction');
+	index_equals_heap($node, 't', 'killed in the middle of a transaction');
+}
+$node->safe_psql('postgres', 'CREATE INDEX gone ON t USING xtree (p)');
+$node->safe_psql('postgres', add_rows('t', 21001, 21010));
+isnt(scalar(() = glob($node->data_dir . '/xtree_builds/*')), 0, 'there are notes of what is changed');
+verified_files('stopped in good order');
+is(scalar(() = glob($node->data_dir . '/xtree_builds/*')), 0, 'a stop in good order needs no notes');
+
 # While it is written to, a page in flux is passed over, and all others verify.
 my $writer = start_session($node,
 	join("\n", map { add_rows('t', 100000 + $_ * 100, 100099 + $_ * 100) } 0 .. 99));

@@ -401,6 +401,7 @@ foreach my $seed ($first_seed .. $first_seed + $servers - 1)
 	drop_invalid();
 	everything_agrees("seed $seed, at the end");
 	$node->stop;
+	command_ok([ 'pg_checksums', '--check', '-D', $node->data_dir ], "seed $seed: all page checksums hold") if $seed % 2;
 	$node->clean_node;
 }
 note(join ', ', (map { "$total{$_} $_" } reverse sort keys %total), map { "killed: $_ $kills{$_}" } sort keys %kills);
