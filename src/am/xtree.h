@@ -30,9 +30,6 @@
 #define XTREE_NPROC				0
 #define XTREE_NSTRATEGIES		0	/* any: the operator class's own numbers, those of core GiST */
 
-/* Blocks of the data file that are superblocks. */
-#define XT_SUPERBLOCKS			2
-
 #define XTREE_FILLFACTOR_MIN	10
 #define XTREE_FILLFACTOR_DEFAULT 90
 

@@ -12,6 +12,10 @@
  * A build makes its note durable before it stores anything, since it stores much. The others are left to the
  * kernel: killed processes lose no file, and after a power failure a note of some seconds may be missing.
  *
+ * A checksum written over a damaged page would hide the damage. So a note says whose it is, cluster, engine
+ * timeline and relation, under a CRC, and one that does not fit is removed unheeded. And only pages that say
+ * that they are the engine's block of this number get a checksum: never those of a heap, whatever a note says.
+ *
  * What a crash leaves amid a scrub: the note. After the note is removed, until the directory is synced: perhaps
  * the note, and a scrub that changes nothing.
  */
@@ -26,11 +30,52 @@
 #include "common/controldata_utils.h"
 #include "common/file_perm.h"
 #include "miscadmin.h"
+#include "port/pg_crc32c.h"
 #include "storage/bufpage.h"
 #include "storage/checksum.h"
 #include "storage/fd.h"
 
 #define NOTES_DIRECTORY		"xtree_builds"
+
+#define NOTE_MAGIC			0x58744e31	/* "XtN1" */
+
+/* The content of a note. On disk: DO NOT CHANGE. */
+typedef struct XtBuildNote
+{
+	uint32		magic;
+	uint32		timeline;		/* the engine's, in which the index was modified */
+	uint64		system_id;
+	Oid			tablespace;
+	Oid			database;
+	Oid			relation;
+	pg_crc32c	crc;			/* of the above */
+} XtBuildNote;
+
+StaticAssertDecl(sizeof(XtBuildNote) == 32, "no padding");
+
+static void
+fill_note(const XtRelKey *key, uint32 timeline, XtBuildNote *note)
+{
+	note->magic = NOTE_MAGIC;
+	note->timeline = timeline;
+	note->system_id = GetSystemIdentifier();
+	note->tablespace = key->tablespace;
+	note->database = key->database;
+	note->relation = key->relation;
+	INIT_CRC32C(note->crc);
+	COMP_CRC32C(note->crc, note, offsetof(XtBuildNote, crc));
+	FIN_CRC32C(note->crc);
+}
+
+static bool
+write_note(int fd, const XtRelKey *key)
+{
+	XtBuildNote note;
+
+	fill_note(key, xt_registry->timeline, &note);
+	errno = ENOSPC;				/* if a short write does not say */
+	return pg_pwrite(fd, &note, sizeof(note), 0) == sizeof(note);
+}
 
 static void
 note_path(const XtRelKey *key, char *path, Size bytes)
@@ -56,10 +101,10 @@ XtScrubNote(const XtRelKey *key)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not create file \"%s\": %m", path)));
-	if (pg_fsync(fd) != 0)
+	if (!write_note(fd, key) || pg_fsync(fd) != 0)
 		ereport(ERROR,
 				(errcode_for_file_access(),
-				 errmsg("could not fsync file \"%s\": %m", path)));
+				 errmsg("could not write file \"%s\": %m", path)));
 	CloseTransientFile(fd);
 	fsync_fname(NOTES_DIRECTORY, true);
 	fsync_fname(".", true);
@@ -91,11 +136,13 @@ XtScrubNoteChange(XtShared *shared)
 	fd = BasicOpenFile(path, O_CREAT | O_WRONLY | PG_BINARY);
 	if (fd < 0 && errno == ENOENT && (MakePGDirectory(NOTES_DIRECTORY) == 0 || errno == EEXIST))
 		fd = BasicOpenFile(path, O_CREAT | O_WRONLY | PG_BINARY);
-	if (fd < 0)
+	if (fd < 0 || !write_note(fd, &shared->key))
 	{
 		ereport(LOG,
 				(errcode_for_file_access(),
-				 errmsg("could not create file \"%s\": %m", path)));
+				 errmsg("could not write file \"%s\": %m", path)));
+		if (fd >= 0)
+			close(fd);
 		return false;
 	}
 	close(fd);
@@ -110,27 +157,38 @@ XtScrubForgetChange(XtShared *shared)
 	shared->noted = false;
 }
 
-/*
- * Whether the relation is one of ours, by its first block: the note of one that is gone may have outlived it,
- * and its number have been given away. (A build may not have got there.)
- */
+/* Whether it was written in this cluster, in a life of the server that is known, for this relation. */
 static bool
-is_ours(const XtRelKey *key)
+note_is_ours(const char *path, const XtRelKey *key)
 {
-	PGAlignedBlock buffer;
-	PageHeader	page = (PageHeader) buffer.data;
-	char	   *path = XtDataPath(key);
+	XtBuildNote note;
+	XtBuildNote expected;
 	int			fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
-	bool		ours;
+	bool		known;
 
-	pfree(path);
-	if (fd < 0)
+	if (fd < 0 || pg_pread(fd, &note, sizeof(note), 0) != sizeof(note))
+		note.magic = 0;
+	if (fd >= 0)
+		CloseTransientFile(fd);
+	known = note.magic == NOTE_MAGIC && note.timeline == xt_registry->timeline;
+	for (uint32 i = 0; i < xt_registry->timeline_count && note.magic == NOTE_MAGIC; i++)
+		known |= note.timeline == xt_registry->timelines[i].timeline;
+	if (!known)
 		return false;
-	ours = pg_pread(fd, buffer.data, BLCKSZ, 0) == BLCKSZ &&
-		(PageIsNew(buffer.data) ||
-		 (page->pd_lower == BLCKSZ && page->pd_upper == BLCKSZ && page->pd_special == BLCKSZ));
-	CloseTransientFile(fd);
-	return ours;
+	fill_note(key, note.timeline, &expected);
+	return memcmp(&note, &expected, sizeof(note)) == 0;
+}
+
+/* Whether a page says that it is the engine's block of this number. Its CRC may not be there yet. */
+static bool
+is_engine_block(const char *page, BlockNumber block)
+{
+	PageHeader	header = (PageHeader) page;
+	uint32		place;
+
+	memcpy(&place, page + XT_BLOCK_NUMBER_OFFSET, sizeof(place));
+	return header->pd_lower == BLCKSZ && header->pd_upper == BLCKSZ && header->pd_special == BLCKSZ &&
+		place == block;
 }
 
 /* Checksums of the blocks of one file. False: it could not be read or written. */
@@ -138,7 +196,6 @@ static bool
 scrub_file(const char *path, BlockNumber first_block)
 {
 	PGAlignedBlock buffer;
-	Page		page = (Page) buffer.data;
 	int			fd = OpenTransientFile(path, O_RDWR | PG_BINARY);
 	bool		ok = true;
 	bool		changed = false;
@@ -148,13 +205,15 @@ scrub_file(const char *path, BlockNumber first_block)
 	for (BlockNumber block = 0; ok; block++)
 	{
 		off_t		offset = (off_t) block * BLCKSZ;
+		PageHeader	page;
 
 		if (pg_pread(fd, buffer.data, BLCKSZ, offset) != BLCKSZ)
 			break;
-		if (PageIsNew(page) ||
-			((PageHeader) page)->pd_checksum == pg_checksum_page(buffer.data, first_block + block))
+		page = (PageHeader) buffer.data;
+		if (!is_engine_block(buffer.data, first_block + block) ||
+			page->pd_checksum == pg_checksum_page(buffer.data, first_block + block))
 			continue;
-		((PageHeader) page)->pd_checksum = pg_checksum_page(buffer.data, first_block + block);
+		page->pd_checksum = pg_checksum_page(buffer.data, first_block + block);
 		ok = pg_pwrite(fd, buffer.data, BLCKSZ, offset) == BLCKSZ;
 		changed = true;
 	}
@@ -207,12 +266,17 @@ XtScrubStartup(void)
 		if (sscanf(entry->d_name, "%u_%u_%u", &key.tablespace, &key.database, &key.relation) != 3)
 			continue;
 		key.backend = InvalidBackendId;
-		if (scrub && is_ours(&key))
+		note_path(&key, path, sizeof(path));
+		if (!scrub)
+			;
+		else if (!note_is_ours(path, &key))
+			ereport(LOG,
+					(errmsg("file \"%s\" was not written by this server, and is removed", path)));
+		else
 		{
 			XtForEachDataFile(&key, scrub_segment);
 			XtForEachLogFile(&key, scrub_segment);
 		}
-		note_path(&key, path, sizeof(path));
 		if (unlink(path) != 0)
 			ereport(LOG,
 					(errcode_for_file_access(),

@@ -17,6 +17,8 @@ static_assert(XT_CANCELLED == static_cast<int>(Code::kCancelled));
 static_assert(XT_NEED_MEMORY == static_cast<int>(Code::kNeedMemory));
 static_assert(XT_DIMS_MAX == kDimsMax && XT_TREES == kTrees && XT_LEVELS_MAX == kTreeLevelsMax);
 static_assert(XT_SCAN_BATCH_MIN == kScanBatchMin);
+static_assert(XT_SUPERBLOCKS == kSuperblockSlots);
+static_assert(XT_BLOCK_NUMBER_OFFSET == offsetof(BlockHeader, block_number));
 static_assert(XT_DELETE_BATCH_MAX == IndexDetails::kDeleteBatchMax);
 static_assert(sizeof(XtPredicate) == sizeof(Predicate));
 static_assert(offsetof(XtPredicate, hi_max) == offsetof(Predicate, hi_max));

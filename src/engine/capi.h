@@ -48,6 +48,9 @@ typedef struct XtError
 
 #define XT_DIMS_MAX 32
 #define XT_TREES 2
+/* Of the files: the blocks that are superblocks, and where a block keeps its own number (uint32). */
+#define XT_SUPERBLOCKS 2
+#define XT_BLOCK_NUMBER_OFFSET 56
 #define XT_TREE_MAIN 0
 #define XT_TREE_NULL 1
 #define XT_LEVELS_MAX 16

@@ -89,6 +89,60 @@ $node->safe_psql('postgres', 'DROP INDEX IF EXISTS big_c, big_n; CREATE INDEX bi
 is($node->safe_psql('postgres', sprintf($use, 'big')), $rows, 'and a build that ends is whole');
 verified_files('a build has ended');
 
+# --- A note is trusted only if it is of a build of this cluster, and never for what is no block of the engine.
+sub crc32c
+{
+	my ($bytes) = @_;
+	my $crc = 0xffffffff;
+	foreach my $byte (unpack 'C*', $bytes)
+	{
+		$crc ^= $byte;
+		$crc = $crc & 1 ? $crc >> 1 ^ 0x82f63b78 : $crc >> 1 for 1 .. 8;
+	}
+	return ~$crc & 0xffffffff;
+}
+sub spoil_checksum
+{
+	my ($path, $block) = @_;
+	open my $handle, '+<:raw', $node->data_dir . "/$path" or die $!;
+	sysseek $handle, $block * 8192 + 8, 0;
+	sysread $handle, my $was, 2;
+	sysseek $handle, $block * 8192 + 8, 0;
+	syswrite $handle, $was ^ "\x5a\xa5";
+	close $handle;
+	return $was;
+}
+$node->safe_psql('postgres', join ' ', map { "CREATE TABLE n_$_ AS SELECT point(i, i) AS p FROM generate_series(1, 2000) AS i;
+	CREATE INDEX n_${_}_p ON n_$_ USING xtree (p);" } qw(ours cluster timeline relation sum heap));
+my ($system, $oid, $space) = split /\|/, $node->safe_psql('postgres', "SELECT system_identifier, d.oid, d.dattablespace
+	FROM pg_control_system(), pg_database d WHERE datname = current_database()");
+my ($timeline) = slurp_file($node->data_dir . '/xtree_timelines') =~ /^(\d+) 0\/0$/m;
+my %spoilt = map { $_ => relation_path($node, $_ eq 'heap' ? 'n_heap' : "n_${_}_p") } qw(ours cluster timeline relation sum heap);
+$node->safe_psql('postgres', 'CHECKPOINT');
+$node->stop('immediate');
+mkdir $node->data_dir . '/xtree_builds';
+foreach my $kind (sort keys %spoilt)
+{
+	my ($number) = $spoilt{$kind} =~ /(\d+)$/;
+	my $note = pack 'L L Q L L L', 0x58744e31, $timeline + ($kind eq 'timeline'), $system + ($kind eq 'cluster'), $space, $oid,
+		$number + ($kind eq 'relation');
+	$note .= pack 'L', crc32c($note) + ($kind eq 'sum');
+	open my $handle, '>:raw', $node->data_dir . "/xtree_builds/${space}_${oid}_$number" or die $!;
+	print $handle $note;
+	close $handle;
+	spoil_checksum($spoilt{$kind}, 1);
+}
+$node->start;
+is(scalar(glob($node->data_dir . '/xtree_builds/*') // ''), '', 'notes are removed, whatever they say');
+$node->stop;
+my ($found, $complaints);
+IPC::Run::run([ 'pg_checksums', '--check', '-D', $node->data_dir ], '>', \$found, '2>', \$complaints);
+my %named = map { $_ => 1 } $complaints =~ /checksum verification failed in file "[^"]*\/(base\/\d+\/\d+)"/g;
+is(join(' ', grep { !$named{ $spoilt{$_} } } sort keys %spoilt), 'ours', 'only the one that fits lets a checksum be written') or diag($complaints);
+spoil_checksum($spoilt{$_}, 1) foreach grep { $_ ne 'ours' } keys %spoilt;
+$node->start;
+verified_files('notes of others');
+
 # --- A fold that fails.
 $node->safe_psql('postgres', q(CREATE TABLE f (id int, p point); INSERT INTO f SELECT i, point(i % 100, i / 100.0) FROM generate_series(1, 20000) AS i;
 	CREATE INDEX f_p ON f USING xtree (p); DELETE FROM f WHERE id % 2 = 0; VACUUM f; SELECT xtree_checkpoint('f_p')));
