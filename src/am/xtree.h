@@ -31,7 +31,7 @@
 #define XTREE_NSTRATEGIES		0	/* any: the operator class's own numbers, those of core GiST */
 
 #define XTREE_FILLFACTOR_MIN	10
-#define XTREE_FILLFACTOR_DEFAULT 90
+#define XTREE_FILLFACTOR_DEFAULT 85
 
 /* CREATE INDEX progress, after PROGRESS_CREATEIDX_SUBPHASE_INITIALIZE. */
 #define XTREE_PHASE_SCAN		2

@@ -145,7 +145,7 @@ Status CheckTreeNumber(uint32_t tree) {
 
 // Nearly all retired versions are leaves.
 uint64_t RetainedBlocks(const IndexShared& shared) {
-  const NodeLayout& leaf = NodeLayout::For(shared.trees[kTreeMain].spec, true);
+  const NodeLayout& leaf = NodeLayout::ExactLeaf(shared.trees[kTreeMain].spec);
   return shared.table.waiting_readers.length << leaf.base_order;
 }
 

@@ -261,7 +261,7 @@ TEST_F(CapiFaultTest, AScanThatFindsNothingReturnsNowAndThen) {
   for (uint64_t i = 0; i < 600000; ++i) {
     const double x = static_cast<double>(i / 2), y = static_cast<double>(i % 2);
     lo.insert(lo.end(), {x, y});
-    hi.insert(hi.end(), {x + 0.5, y + 0.25});
+    hi.insert(hi.end(), {x + 0.5, y + 1.0 / 3});  // Not decimal, so that there are many leaves.
     ids.push_back(i);
   }
   const volatile int* const none[2] = {nullptr, nullptr};

@@ -21,7 +21,7 @@ inline constexpr uint64_t kWindowBytes = uint64_t{1} << 30;    // Equals the hos
 inline constexpr uint32_t kWindowBlocks = kWindowBytes / kBlockBytes;
 inline constexpr uint32_t kBlockNone = 0xffffffff;
 inline constexpr uint64_t kLsnUnstamped = ~uint64_t{0};  // pd_lsn of a block being modified.
-inline constexpr uint32_t kFormatVersion = 1;
+inline constexpr uint32_t kFormatVersion = 2;
 
 // On disk: DO NOT REORDER.
 enum class BlockKind : uint8_t {
@@ -30,9 +30,19 @@ enum class BlockKind : uint8_t {
   kTablePage = 2,   // Object-table page.
   kTableDir = 3,    // Block numbers of object-table pages.
   kInner = 4,
-  kLeaf = 5,
+  kLeaf = 5,        // Keys in their own precision.
   kLog = 6,
+  kDecimalLeaf = 16,  // Up to 25: keys as multiples of 10^0 to 10^-9 (tree/decimal.h).
 };
+inline constexpr BlockKind DecimalLeafKind(int scale) {
+  return static_cast<BlockKind>(static_cast<int>(BlockKind::kDecimalLeaf) + scale);
+}
+inline constexpr bool IsDecimalLeaf(BlockKind kind) {
+  return kind >= BlockKind::kDecimalLeaf && kind <= DecimalLeafKind(9);
+}
+inline constexpr bool IsLeaf(BlockKind kind) {
+  return kind == BlockKind::kLeaf || IsDecimalLeaf(kind);
+}
 
 // On disk: DO NOT REORDER. The host's PageHeaderData.
 struct PageHeader {

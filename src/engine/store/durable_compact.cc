@@ -21,6 +21,7 @@ void CopyContent(const BlockHeader* from, uint32_t order, const NodeRef& to) {
     const auto* block = reinterpret_cast<const BlockHeader*>(
         reinterpret_cast<const std::byte*>(from) + uint64_t{i} * kBlockBytes);
     std::memcpy(to.block(i) + 1, block + 1, kBlockPayloadBytes);
+    to.block(i)->kind = block->kind;
     to.block(i)->count = block->count;
     to.block(i)->split_dims = block->split_dims;
   }

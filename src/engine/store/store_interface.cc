@@ -91,10 +91,10 @@ Status StoreInterface::VerifyExtent(NodeId id, EntryWord word) const {
     if (!VerifyBlock(block, first + i, &why)) {
       return Status::Corruption("block %u of \"%s\" is damaged: %s", first + i, path, why);
     }
-    const BlockKind kind = block->level == 0 ? BlockKind::kLeaf : BlockKind::kInner;
-    if (block->kind != kind || block->node_id != id.value || block->order != order ||
-        block->extent_index != i || block->level != node->level || block->tree != node->tree ||
-        block->tree >= kTrees || block->level >= kTreeLevelsMax) {
+    if (block->tree >= kTrees || block->level >= kTreeLevelsMax ||
+        !NodeLayout::IsKind(shared_->trees[block->tree].spec, block->level, block->kind) ||
+        block->kind != node->kind || block->node_id != id.value || block->order != order ||
+        block->extent_index != i || block->level != node->level || block->tree != node->tree) {
       return Status::Corruption(
           "block %u of \"%s\" is not block %u of node %016llx: it has kind %u, level %u, order %u, "
           "place %u and node %016llx",
@@ -104,7 +104,7 @@ Status StoreInterface::VerifyExtent(NodeId id, EntryWord word) const {
           static_cast<unsigned long long>(block->node_id));
     }
   }
-  const NodeLayout& layout = NodeLayout::For(shared_->trees[node->tree].spec, node->level == 0);
+  const NodeLayout& layout = NodeLayout::Of(shared_->trees[node->tree].spec, *node);
   uint32_t entries = 0;
   for (uint32_t i = 0; i < 1u << order; ++i) {
     const uint32_t count = NodeLayout::BlockCount(NodeLayout::Block(node, i));

@@ -83,6 +83,11 @@ class DataChecker {
 
   const FileReader& file_;
   FileFindings* const say_;
+  KeySpec SpecOf(uint32_t tree) const {
+    const SuperblockTree& root = superblock_.trees[tree];
+    return KeySpec{root.dims, root.coord, root.kind};
+  }
+
   Superblock superblock_{};
   std::vector<EntryWord> entries_;
   std::vector<bool> reached_;   // By handle.
@@ -240,9 +245,8 @@ bool DataChecker::ResolveNode(const Visit& visit, EntryWord* word) {
 }
 
 bool DataChecker::NodeHeaders(uint32_t tree, const Visit& visit, EntryWord word) {
-  const NodeLayout& layout = NodeLayout::For(
-      KeySpec{superblock_.trees[tree].dims, superblock_.trees[tree].coord,
-              superblock_.trees[tree].kind}, visit.level == 0);
+  const KeySpec spec = SpecOf(tree);
+  const NodeLayout& layout = NodeLayout::Of(spec, *node());
   bool last_seen = false;
   for (uint32_t i = 0; i < 1u << WordOrder(word); ++i) {
     const BlockHeader* block = NodeLayout::Block(node(), i);
@@ -252,8 +256,8 @@ bool DataChecker::NodeHeaders(uint32_t tree, const Visit& visit, EntryWord word)
       say_->Problem("block %u is damaged: %s", number, why);
       return false;
     }
-    const BlockKind kind = visit.level == 0 ? BlockKind::kLeaf : BlockKind::kInner;
-    if (block->kind != kind || block->node_id != visit.id.value || block->tree != tree ||
+    if (!NodeLayout::IsKind(spec, visit.level, block->kind) || block->kind != node()->kind ||
+        block->node_id != visit.id.value || block->tree != tree ||
         block->level != visit.level || block->order != WordOrder(word) ||
         block->extent_index != i) {
       say_->Problem("block %u is not part %u of node %016" PRIx64 " on level %u of tree %u: kind "
@@ -337,9 +341,7 @@ Status DataChecker::Node(uint32_t tree, const Visit& visit, std::vector<Visit>* 
   ++counts->nodes[visit.level];
   XT_RETURN_IF_ERROR(file_.Read(WordBlock(word), 1u << WordOrder(word), buffer_.get()));
   if (!NodeHeaders(tree, visit, word)) return Status::Ok();
-  const SuperblockTree& root = superblock_.trees[tree];
-  NodeEntries(NodeLayout::For(KeySpec{root.dims, root.coord, root.kind}, visit.level == 0), visit,
-              open, counts);
+  NodeEntries(NodeLayout::Of(SpecOf(tree), *node()), visit, open, counts);
   return Status::Ok();
 }
 

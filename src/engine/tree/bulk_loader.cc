@@ -5,6 +5,7 @@
 
 #include "tree/curve.h"
 #include "tree/kd_order.h"
+#include "tree/leaf_plan.h"
 #include "tree/node_layout.h"
 #include "tree/parallel.h"
 
@@ -18,16 +19,6 @@ constexpr uint32_t kRunLeaves = 256;
 // Added entries are kept in chunks, so that growing copies nothing.
 constexpr uint32_t kChunkShift = 14;
 constexpr uint32_t kChunkEntries = 1u << kChunkShift;
-
-// Entries that a node is packed with: the fill factor, to the nearest whole group, since a group that
-// is partly filled costs as much to compare as a full one.
-uint32_t PackedEntries(const NodeLayout& layout, uint32_t percent) {
-  const uint32_t capacity = layout.base_capacity();
-  const uint32_t wanted = capacity * std::clamp(percent, 10u, 100u) / 100;
-  const uint32_t rounded =
-      (wanted + layout.group_size / 2) / layout.group_size * layout.group_size;
-  return std::clamp(rounded, std::min(2 * layout.group_size, capacity), capacity);
-}
 
 // Boxes and ids of one level's nodes, for the level above. Kept short: it is what an external build
 // holds in memory for every leaf.
@@ -72,8 +63,8 @@ struct BulkLoader::State {
   }
   State(StoreInterface* s, uint32_t t, const BulkOptions& o)
       : store(s), tree(t), options(o), spec(s->shared()->trees[t].spec),
-        leaf(NodeLayout::For(spec, true)), inner(NodeLayout::For(spec, false)),
-        leaf_packed(PackedEntries(leaf, o.leaf_fill_percent)),
+        leaf(NodeLayout::ExactLeaf(spec)), inner(NodeLayout::Inner(spec)),
+        run_entries(uint64_t{kRunLeaves} * PackedEntries(leaf, o.leaf_fill_percent)),
         inner_packed(PackedEntries(inner, std::max(o.leaf_fill_percent, kInnerFillPercentMin))),
         stride(uint32_t{spec.dims} * leaf.corners), pending(spec.dims), leaves(spec.dims) {
     options.threads = std::max(1u, options.threads);
@@ -85,7 +76,7 @@ struct BulkLoader::State {
   const double* hi(uint64_t i) const { return leaf.corners == 1 ? lo(i) : lo(i) + spec.dims; }
 
   Status ReserveAll(uint64_t leaves);
-  Status Stage(uint32_t level, NodeRef* node);
+  Status Stage(const NodeLayout& layout, uint32_t level, NodeRef* node);
   Status PackAdded();
   Status PackPending(bool all);
   Status PackUpper(NodeRef* root, uint32_t* height);
@@ -94,16 +85,17 @@ struct BulkLoader::State {
   const uint32_t tree;
   BulkOptions options;
   const KeySpec spec;
-  const NodeLayout& leaf;
+  const NodeLayout& leaf;       // The exact one.
   const NodeLayout& inner;
-  const uint32_t leaf_packed;   // Entries that a leaf and an inner node are packed with.
-  const uint32_t inner_packed;
+  const uint64_t run_entries;   // Of an external load.
+  const uint32_t inner_packed;  // Entries that an inner node is packed with.
   const uint32_t stride;        // Doubles of an entry.
 
   // In memory.
   std::vector<std::unique_ptr<double[]>> chunks;
   std::vector<uint64_t> ids;
   uint64_t taken = 0;
+  std::unique_ptr<LeafPlan> plan;  // Of all that was added, kept while Finish is repeated.
 
   // External.
   EntryList pending;            // Sorted entries that are not in a leaf yet.
@@ -195,23 +187,28 @@ Status BulkLoader::State::ReserveAll(uint64_t new_leaves) {
   return store->ReserveNodes(above, inner.base_order);
 }
 
-Status BulkLoader::State::Stage(uint32_t level, NodeRef* node) {
-  const NodeLayout& layout = level == 0 ? leaf : inner;
+Status BulkLoader::State::Stage(const NodeLayout& layout, uint32_t level, NodeRef* node) {
   XT_ASSERT(level < kTreeLevelsMax);
   XT_ASSIGN_OR_RETURN(*node,
                       store->StageNew(tree, static_cast<uint8_t>(level), layout.base_order));
   ++nodes_by_level[level];
   // Packing cuts along every dimension, so any may be the one to split by.
   const auto all = static_cast<uint32_t>((uint64_t{1} << spec.dims) - 1);
-  for (uint32_t i = 0; i < 1u << layout.base_order; ++i) node->block(i)->split_dims = all;
+  for (uint32_t i = 0; i < 1u << layout.base_order; ++i) {
+    node->block(i)->kind = layout.kind;
+    node->block(i)->split_dims = all;
+  }
   return Status::Ok();
 }
 
 // Packs what Add took. All leaves are staged first, then filled by all threads.
 Status BulkLoader::State::PackAdded() {
   const uint32_t threads = options.threads;
-  const NodeShares shares(ids.size(), leaf_packed, leaf.group_size);
-  XT_RETURN_IF_ERROR(ReserveAll(shares.nodes));
+  if (plan == nullptr) {
+    plan = std::make_unique<LeafPlan>(spec, options.leaf_fill_percent, ids.size(),
+                                      [this](uint64_t i) { return lo(i); }, threads);
+  }
+  XT_RETURN_IF_ERROR(ReserveAll(plan->leaves_max()));
   std::vector<uint32_t> order;
   {
     std::vector<float> centres(ids.size() * spec.dims);
@@ -223,18 +220,22 @@ Status BulkLoader::State::PackAdded() {
         }
       }
     });
-    order = KdOrder(spec.dims, centres, shares, threads, [this] { return options.cancelled(); });
+    order = KdOrder(spec.dims, centres, plan->shares(), threads, [this] { return options.cancelled(); });
   }
   XT_RETURN_IF_ERROR(Cancelled());  // The order is none then.
-  std::vector<NodeRef> nodes(shares.nodes);
-  for (NodeRef& node : nodes) XT_RETURN_IF_ERROR(Stage(0, &node));
-  leaves.Resize(shares.nodes);
+  const std::vector<LeafPlan::Leaf> planned = plan->Leaves(order);
+  std::vector<NodeRef> nodes(planned.size());
+  for (size_t n = 0; n < nodes.size(); ++n) {
+    XT_RETURN_IF_ERROR(Stage(*planned[n].layout, 0, &nodes[n]));
+  }
+  leaves.Resize(nodes.size());
   RunThreads(threads, [&](uint32_t t) {
     EntryList list(spec.dims);
-    const uint64_t end = shares.nodes * (t + 1) / threads;
-    for (uint64_t n = shares.nodes * t / threads; n < end && !options.cancelled(); ++n) {
+    const uint64_t end = nodes.size() * (t + 1) / threads;
+    for (uint64_t n = nodes.size() * t / threads; n < end && !options.cancelled(); ++n) {
+      const LeafPlan::Leaf& here = planned[n];
       list.Clear();
-      for (uint64_t e = shares.Begin(n); e < shares.Begin(n + 1); ++e) {
+      for (uint64_t e = here.begin; e < here.begin + here.count; ++e) {
         constexpr uint64_t kAhead = 16;
         if (e + kAhead < order.size()) {
           __builtin_prefetch(lo(order[e + kAhead]));
@@ -242,8 +243,9 @@ Status BulkLoader::State::PackAdded() {
         }
         list.Add(lo(order[e]), hi(order[e]), ids[order[e]]);
       }
-      leaf.Build(nodes[n].node, list, nullptr, list.size(), true);
-      leaves.Set(n, leaf.Bounds(nodes[n].node), nodes[n].id);
+      here.layout->Build(nodes[n].node, list, nullptr, list.size(),
+                         here.layout->group_size == plan->shares().group_size);
+      leaves.Set(n, here.layout->Bounds(nodes[n].node), nodes[n].id);
     }
   });
   return Cancelled();
@@ -252,11 +254,12 @@ Status BulkLoader::State::PackAdded() {
 // Packs `pending` into leaves, a run at a time; all of it at the end. A run is a stretch of the curve
 // long enough that arranging it anew hides the curve's bends.
 Status BulkLoader::State::PackPending(bool all) {
-  const uint64_t run = uint64_t{kRunLeaves} * leaf_packed;
   // Two runs' worth are kept back, so that the last leaves can share.
-  if (!all && pending.size() < 2 * run) return Status::Ok();
-  const NodeShares shares(all ? pending.size() : run, leaf_packed, leaf.group_size);
-  XT_RETURN_IF_ERROR(ReserveAll(shares.nodes));
+  if (!all && pending.size() < 2 * run_entries) return Status::Ok();
+  const LeafPlan run(spec, options.leaf_fill_percent, all ? pending.size() : run_entries,
+                     [this](uint64_t i) { return pending.lo(static_cast<uint32_t>(i)); }, 1);
+  const NodeShares& shares = run.shares();
+  XT_RETURN_IF_ERROR(ReserveAll(run.leaves_max()));
   std::vector<float> centres;
   centres.reserve(shares.entries * spec.dims);
   for (uint32_t e = 0; e < shares.entries; ++e) {
@@ -265,13 +268,12 @@ Status BulkLoader::State::PackPending(bool all) {
     }
   }
   const std::vector<uint32_t> order = KdOrder(spec.dims, centres, shares, 1);
-  for (uint64_t n = 0; n < shares.nodes; ++n) {
+  for (const LeafPlan::Leaf& here : run.Leaves(order)) {
     NodeRef node;
-    XT_RETURN_IF_ERROR(Stage(0, &node));
-    const uint64_t begin = shares.Begin(n);
-    leaf.Build(node.node, pending, &order[begin],
-               static_cast<uint32_t>(shares.Begin(n + 1) - begin), true);
-    leaves.Add(leaf.Bounds(node.node), node.id);
+    XT_RETURN_IF_ERROR(Stage(*here.layout, 0, &node));
+    here.layout->Build(node.node, pending, &order[here.begin], here.count,
+                       here.layout->group_size == shares.group_size);
+    leaves.Add(here.layout->Bounds(node.node), node.id);
   }
   EntryList rest(spec.dims);
   for (auto e = static_cast<uint32_t>(shares.entries); e < pending.size(); ++e) {
@@ -321,7 +323,7 @@ Status BulkLoader::State::PackUpper(NodeRef* root, uint32_t* height) {
         list.Add(below.Box(order[c]), below.id(order[c]).value);
       }
       NodeRef node;
-      XT_RETURN_IF_ERROR(Stage(level, &node));
+      XT_RETURN_IF_ERROR(Stage(inner, level, &node));
       inner.Build(node.node, list, nullptr, list.size(), true);
       above.Add(inner.Bounds(node.node), node.id);
       *root = node;

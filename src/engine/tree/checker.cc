@@ -176,7 +176,7 @@ Status TreeWalk::State::CheckNode(const Visit& visit) {
     return Status::Ok();  // Going on might never end.
   }
   if (visit.level < 0) report.height = static_cast<uint32_t>(level) + 1;
-  const NodeLayout& layout = NodeLayout::For(shared_.spec, level == 0);
+  const NodeLayout& layout = NodeLayout::Of(shared_.spec, *node.node);
   if (!CheckHeaders(node, layout)) return Status::Ok();
 
   Box32 bounds;
@@ -216,8 +216,7 @@ bool TreeWalk::State::CheckHeaders(const NodeRef& node, const NodeLayout& layout
   for (uint32_t i = 0; i < blocks; ++i) {
     const BlockHeader& b = *node.block(i);
     const uint32_t count = NodeLayout::BlockCount(&b);
-    const BlockKind kind = first.level == 0 ? BlockKind::kLeaf : BlockKind::kInner;
-    if (b.kind != kind || b.level != first.level || b.order != first.order ||
+    if (!NodeLayout::IsKind(shared_.spec, first.level, b.kind) || b.kind != first.kind || b.level != first.level || b.order != first.order ||
         b.extent_index != i || b.node_id != first.node_id || b.tree != tree_ ||
         b.birth_epoch != first.birth_epoch || b.split_dims != first.split_dims ||
         b.block_number != first.block_number + i) {
@@ -254,8 +253,9 @@ void TreeWalk::State::CheckEntries(const NodeRef& node, const NodeLayout& layout
       const std::byte* ids = bytes + layout.ids_offset + size_t{e / g} * layout.group_id_bytes;
       const auto coordinate = [&](uint32_t row) -> double {
         const size_t at = size_t{row} * g + e % g;
-        return layout.wide ? LoadRelaxed(reinterpret_cast<const double*>(coords) + at)
-                           : LoadRelaxed(reinterpret_cast<const float*>(coords) + at);
+        return layout.WithFormat([&]<class T>(T) {
+          return layout.Decode(LoadRelaxed(reinterpret_cast<const T*>(coords) + at));
+        });
       };
       for (uint32_t d = 0; d < dims_; ++d) {
         lo[d] = coordinate(d * layout.corners);
@@ -353,7 +353,7 @@ Status TreeWalk::State::LookAgainAtBoxes() {
   suspects.swap(outside_);
   std::sort(suspects.begin(), suspects.end());
   const WindowPin pin(store_->windows());
-  const NodeLayout& inner = NodeLayout::For(shared_.spec, false);
+  const NodeLayout& inner = NodeLayout::Inner(shared_.spec);
   std::vector<NodeId> stack;
   const NodeId root{shared_.root.load(std::memory_order_acquire)};
   if (root.valid()) stack.push_back(root);
@@ -366,7 +366,7 @@ Status TreeWalk::State::LookAgainAtBoxes() {
       if (node.node->level > 1) stack.push_back(child);
       if (!std::binary_search(suspects.begin(), suspects.end(), Outside{child.value, 0, 0})) continue;
       XT_ASSIGN_OR_RETURN(const NodeRef found, store_->LookupNewest(child));
-      const NodeLayout& layout = NodeLayout::For(shared_.spec, found.node->level == 0);
+      const NodeLayout& layout = NodeLayout::Of(shared_.spec, *found.node);
       if (!inner.ChildBox(node.node, e).Contains(dims_, layout.Bounds(found.node))) {
         outside_.push_back(Outside{child.value, found.node->block_number, found.node->level});
       }
@@ -423,7 +423,7 @@ Status CollectBoxes(StoreInterface* store, uint32_t tree, uint64_t epoch, uint32
                     uint64_t boxes_max, std::vector<double>* boxes) {
   const TreeShared& shared = store->shared()->trees[tree];
   const uint32_t dims = shared.spec.dims;
-  const NodeLayout& inner = NodeLayout::For(shared.spec, false);
+  const NodeLayout& inner = NodeLayout::Inner(shared.spec);
   const NodeId root{shared.root.load(std::memory_order_acquire)};
   const WindowPin pin(store->windows());
   const auto add = [&](const Box32& box) {
@@ -443,7 +443,7 @@ Status CollectBoxes(StoreInterface* store, uint32_t tree, uint64_t epoch, uint32
     }
     const BlockHeader* node = const_cast<Result<NodeRef>&>(found).value().node;
     if (node->level == level) {  // Only the root: nodes below are seen through their parents.
-      add(NodeLayout::For(shared.spec, level == 0).Bounds(node));
+      add(NodeLayout::Of(shared.spec, *node).Bounds(node));
     }
     if (node->level <= level) continue;
     const uint32_t count = inner.Count(node);

@@ -1,6 +1,8 @@
 #include "tree/compaction.h"
 
 #include <algorithm>
+#include <limits>
+#include <type_traits>
 
 namespace xtree {
 
@@ -9,8 +11,10 @@ namespace {
 // Least and greatest of some values. A NaN bounds nothing, so it makes both sides infinite.
 template <class T>
 struct Range {
-  T lo = std::numeric_limits<T>::infinity();
-  T hi = -std::numeric_limits<T>::infinity();
+  T lo = std::is_integral_v<T> ? std::numeric_limits<T>::max()
+                               : std::numeric_limits<T>::infinity();
+  T hi = std::is_integral_v<T> ? std::numeric_limits<T>::min()
+                               : -std::numeric_limits<T>::infinity();
   bool nan = false;
 
   void Add(T value) {
@@ -18,11 +22,11 @@ struct Range {
     hi = value > hi ? value : hi;
     nan |= value != value;
   }
-  float Low() const {
-    return nan ? -std::numeric_limits<float>::infinity() : RoundDown(static_cast<double>(lo));
+  float Low(const NodeLayout& layout) const {
+    return nan ? -std::numeric_limits<float>::infinity() : RoundDown(layout.Decode(lo));
   }
-  float High() const {
-    return nan ? std::numeric_limits<float>::infinity() : RoundUp(static_cast<double>(hi));
+  float High(const NodeLayout& layout) const {
+    return nan ? std::numeric_limits<float>::infinity() : RoundUp(layout.Decode(hi));
   }
 };
 
@@ -55,8 +59,8 @@ void WriteGroup(const NodeLayout& layout, const Sources<T>& from, BlockHeader* t
     }
     offset += layout.group_size;
     if (layout.corners == 1) {
-      box[0] = lo.Low();
-      box[layout.groups] = lo.High();
+      box[0] = lo.Low(layout);
+      box[layout.groups] = lo.High(layout);
       continue;
     }
     Range<T> hi;
@@ -68,8 +72,8 @@ void WriteGroup(const NodeLayout& layout, const Sources<T>& from, BlockHeader* t
     // A NaN in either corner leaves the dimension unbounded.
     lo.nan |= hi.nan;
     hi.nan = lo.nan;
-    box[0] = lo.Low();
-    box[layout.groups] = hi.High();
+    box[0] = lo.Low(layout);
+    box[layout.groups] = hi.High(layout);
   }
   auto* low = const_cast<std::byte*>(layout.GroupIds(to, group));
   auto* high = low + layout.group_size * sizeof(uint32_t);
@@ -150,7 +154,7 @@ void CopyWithout(const NodeLayout& layout, const BlockHeader* from, const LeafEn
                  BlockHeader* to) {
   XT_ASSERT(layout.leaf);
   XT_ASSERT(layout.Count(from) <= removed.count() + layout.Capacity(to->order));
-  layout.wide ? Copy<double>(layout, from, removed, to) : Copy<float>(layout, from, removed, to);
+  layout.WithFormat([&]<class T>(T) { Copy<T>(layout, from, removed, to); });
 }
 
 }  // namespace xtree

@@ -51,12 +51,13 @@ bool LessUncertain(const Share& a, const Share& b) {
          b.weight * std::min(b.covered, 1 - b.covered) + 1e-9 * b.weight;
 }
 
-double MatchingInLeaf(const NodeRef& node, const NodeLayout& leaf, const WindowQuery& query) {
+double MatchingInLeaf(const NodeRef& node, const NodeLayout& leaf, WindowQuery* query) {
+  query->PrepareFor(leaf);
   uint64_t found = 0, entries = 0;
   uint16_t slots[kGroupsMax * kGroupSizeMax];
   for (uint32_t i = 0; i < 1u << node.order; ++i) {
     const uint32_t count = std::min(NodeLayout::BlockCount(node.block(i)), leaf.block_capacity);
-    found += ActiveKernels().leaf_slots(leaf, node.block(i), count, query, slots);
+    found += ActiveKernels().leaf_slots(leaf, node.block(i), count, *query, slots);
     entries += count;
   }
   return entries == 0 ? 0 : static_cast<double>(found) / static_cast<double>(entries);
@@ -70,8 +71,7 @@ Status EstimateFraction(StoreInterface* store, uint32_t tree, uint64_t epoch,
                         const Predicate& predicate, double* fraction) {
   *fraction = 0;
   const TreeShared& shared = store->shared()->trees[tree];
-  const NodeLayout& leaf = NodeLayout::For(shared.spec, true);
-  const NodeLayout& inner = NodeLayout::For(shared.spec, false);
+  const NodeLayout& inner = NodeLayout::Inner(shared.spec);
   WindowQuery query;
   query.Prepare(shared.spec, predicate);
   const NodeId root{shared.root.load(std::memory_order_acquire)};
@@ -93,7 +93,7 @@ Status EstimateFraction(StoreInterface* store, uint32_t tree, uint64_t epoch,
       node = *found;
     }
     if (node.node->level == 0) {
-      total += share.weight * MatchingInLeaf(node, leaf, query);
+      total += share.weight * MatchingInLeaf(node, NodeLayout::Of(shared.spec, *node.node), &query);
       continue;
     }
     const uint32_t children = inner.Count(node.node);

@@ -25,7 +25,7 @@ namespace {
 constexpr double kInf = std::numeric_limits<double>::infinity();
 
 void AddTest(BoundTest* tests, uint32_t* count, uint32_t row, double bound, bool upper) {
-  tests[(*count)++] = BoundTest{row, upper ? RoundDown(bound) : RoundUp(bound), bound};
+  tests[(*count)++] = BoundTest{row, upper ? RoundDown(bound) : RoundUp(bound), 0, bound};
 }
 
 // The distance in one dimension. A NaN coordinate of a box bounds nothing.
@@ -60,6 +60,7 @@ void SlowLeafDistances(const NodeLayout& l, const BlockHeader* block, uint32_t g
 void WindowQuery::Prepare(const KeySpec& spec, const Predicate& p) {
   empty = false;
   nan_matches = p.nan_matches;
+  unit = 0;
   upper_count = lower_count = le_count = ge_count = 0;
   for (uint32_t d = 0; d < spec.dims; ++d) {
     // Written so that a NaN bound is impossible too.
@@ -78,6 +79,13 @@ void WindowQuery::Prepare(const KeySpec& spec, const Predicate& p) {
     if (p.lo_min[d] > -kInf) AddTest(ge, &ge_count, 2 * d, p.lo_min[d], false);
     if (p.hi_min[d] > -kInf) AddTest(ge, &ge_count, 2 * d + 1, p.hi_min[d], false);
   }
+}
+
+void WindowQuery::PrepareDecimal(double decimal_unit) {
+  unit = decimal_unit;
+  // An infinite bound that no key meets is possible too.
+  for (uint32_t t = 0; t < le_count; ++t) le[t].bound_k = DecimalAtMost(le[t].bound, unit);
+  for (uint32_t t = 0; t < ge_count; ++t) ge[t].bound_k = DecimalAtLeast(ge[t].bound, unit);
 }
 
 void NearestQuery::Prepare(const KeySpec& spec, const double* point) {
@@ -119,6 +127,9 @@ struct F {
 struct D {
   double v[kD];
 };
+struct I {
+  int32_t v[kF];
+};
 
 template <class V, class T, class Op>
 inline V Map(Op op) {
@@ -134,6 +145,20 @@ inline D LoadD(const double* p) {
 }
 inline D Widen(const float* p) {
   return Map<D, double>([p](uint32_t i) { return LoadRelaxed(p + i); });
+}
+inline D Widen(const int32_t* p) {
+  return Map<D, double>([p](uint32_t i) { return LoadRelaxed(p + i); });
+}
+inline I LoadI(const int32_t* p) {
+  return Map<I, int32_t>([p](uint32_t i) { return LoadRelaxed(p + i); });
+}
+inline I SetI(int32_t x) {
+  return Map<I, int32_t>([x](uint32_t) { return x; });
+}
+inline uint32_t MaskLe(const I& x, const I& y) {
+  uint32_t m = 0;
+  for (uint32_t i = 0; i < kF; ++i) m |= uint32_t{x.v[i] <= y.v[i]} << i;
+  return m;
 }
 inline F SetF(float x) {
   return Map<F, float>([x](uint32_t) { return x; });
@@ -218,10 +243,22 @@ constexpr uint32_t kF = 8;
 constexpr uint32_t kD = 4;
 using F = __m256;
 using D = __m256d;
+using I = __m256i;
 
 XT_KERNEL F LoadF(const float* p) { return _mm256_loadu_ps(p); }
 XT_KERNEL D LoadD(const double* p) { return _mm256_loadu_pd(p); }
 XT_KERNEL D Widen(const float* p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
+XT_KERNEL D Widen(const int32_t* p) {
+  return _mm256_cvtepi32_pd(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+XT_KERNEL I LoadI(const int32_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+XT_KERNEL I SetI(int32_t x) { return _mm256_set1_epi32(x); }
+XT_KERNEL uint32_t MaskLe(I x, I y) {
+  return static_cast<uint32_t>(~_mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(x, y)))) &
+         0xff;
+}
 XT_KERNEL F SetF(float x) { return _mm256_set1_ps(x); }
 XT_KERNEL D SetD(double x) { return _mm256_set1_pd(x); }
 XT_KERNEL void StoreF(float* p, F x) { _mm256_storeu_ps(p, x); }
@@ -303,10 +340,17 @@ constexpr uint32_t kF = 16;
 constexpr uint32_t kD = 8;
 using F = __m512;
 using D = __m512d;
+using I = __m512i;
 
 XT_KERNEL F LoadF(const float* p) { return _mm512_loadu_ps(p); }
 XT_KERNEL D LoadD(const double* p) { return _mm512_loadu_pd(p); }
 XT_KERNEL D Widen(const float* p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
+XT_KERNEL D Widen(const int32_t* p) {
+  return _mm512_cvtepi32_pd(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+XT_KERNEL I LoadI(const int32_t* p) { return _mm512_loadu_si512(p); }
+XT_KERNEL I SetI(int32_t x) { return _mm512_set1_epi32(x); }
+XT_KERNEL uint32_t MaskLe(I x, I y) { return _mm512_cmple_epi32_mask(x, y); }
 XT_KERNEL F SetF(float x) { return _mm512_set1_ps(x); }
 XT_KERNEL D SetD(double x) { return _mm512_set1_pd(x); }
 XT_KERNEL void StoreF(float* p, F x) { _mm512_storeu_ps(p, x); }

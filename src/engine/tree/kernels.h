@@ -21,7 +21,8 @@ namespace xtree {
 // `row` <= or >= bound; row numbers are those of a group's coordinates (leaf) or 2 * d (+ 1 for hi).
 struct BoundTest {
   uint32_t row;
-  float bound32;  // Equivalent for f32 rows.
+  float bound32;   // Equivalent for f32 rows,
+  int32_t bound_k; // for decimal rows (WindowQuery::PrepareFor).
   double bound;
 };
 
@@ -38,8 +39,15 @@ struct WindowQuery {
   BoundTest le[2 * kDimsMax];
   BoundTest ge[2 * kDimsMax];
 
+  double unit;           // That the tests' bound_k are for; 0 means none.
+
   bool unbounded() const { return upper_count + lower_count + le_count + ge_count == 0; }
   void Prepare(const KeySpec& spec, const Predicate& predicate);
+  // REQUIRED before a kernel compares entries of a leaf with this layout.
+  void PrepareFor(const NodeLayout& leaf) {
+    if (leaf.decimal() && leaf.unit != unit) PrepareDecimal(leaf.unit);
+  }
+  void PrepareDecimal(double decimal_unit);
 };
 
 // A point whose neighbours are wanted.

@@ -1,9 +1,11 @@
 // The kernels over an abstract vector unit. kernels.cc includes this once for each instruction set,
 // inside a namespace of its own that has defined:
-//   F, D         vectors of kF floats and kD doubles (kF, kD <= 16).
-//   LoadF, SetF, LoadD, SetD, StoreF, StoreD, Widen (the first kD floats from memory to a D)
+//   F, I, D      vectors of kF floats, kF 32-bit integers and kD doubles (kF, kD <= 16).
+//   LoadF, SetF, LoadI, SetI, LoadD, SetD, StoreF, StoreD, Widen (the first kD floats or integers from
+//     memory to a D)
 //   Add, Sub, Mul, Div, Min, Max, Sqrt (Min and Max return the second operand if one is NaN)
 //   MaskLe<nan>(x, y), MaskGe<nan>(x, y): a bit for each lane; `nan`: unordered lanes count as true.
+//     MaskLe(x, y) of integers.
 //   EmitLeafIds<G>(ids, mask, out), EmitChildIds<G>(ids, mask, out): store the ids whose mask bits
 //     are set, in order; may write G elements.
 // and the macros XT_KERNEL (declares a function that is inlined) and XT_ENTRY (one that is called),
@@ -38,6 +40,17 @@ XT_KERNEL uint32_t TestRow(const double* row, double bound) {
   }
   return mask & kLanes<N>;
 }
+template <uint32_t N, bool kLess, bool kNan>
+XT_KERNEL uint32_t TestRow(const int32_t* row, int32_t bound) {
+  uint32_t mask = 0;
+  const I b = SetI(bound);
+  for (uint32_t i = 0; i < N; i += kF) {
+    const I x = LoadI(row + i);
+    mask |= (kLess ? MaskLe(x, b) : MaskLe(b, x)) << i;
+  }
+  return mask & kLanes<N>;
+}
+XT_KERNEL int32_t BoundOf(const BoundTest& test, int32_t) { return test.bound_k; }
 XT_KERNEL float BoundOf(const BoundTest& test, float) { return test.bound32; }
 XT_KERNEL double BoundOf(const BoundTest& test, double) { return test.bound; }
 
@@ -145,24 +158,26 @@ XT_ENTRY uint32_t ScanLeaf(const NodeLayout& l, const BlockHeader* block, uint32
   return n;
 }
 
-template <class T, uint32_t G, class Out>
-XT_KERNEL uint32_t ScanLeafNan(const NodeLayout& l, const BlockHeader* block, uint32_t count,
-                               const WindowQuery& q, Out* out) {
-  return q.nan_matches ? ScanLeaf<T, G, true>(l, block, count, q, out)
-                       : ScanLeaf<T, G, false>(l, block, count, q, out);
+template <class T, class Out>
+XT_KERNEL uint32_t ScanLeafOf(const NodeLayout& l, const BlockHeader* block, uint32_t count,
+                              const WindowQuery& q, Out* out) {
+  // No decimal is a NaN.
+  if (std::is_same_v<T, int32_t> || !q.nan_matches) {
+    if (l.group_size == 16) return ScanLeaf<T, 16, false>(l, block, count, q, out);
+    if (l.group_size == 8) return ScanLeaf<T, 8, false>(l, block, count, q, out);
+    return ScanLeaf<T, 4, false>(l, block, count, q, out);
+  }
+  if (l.group_size == 16) return ScanLeaf<T, 16, true>(l, block, count, q, out);
+  if (l.group_size == 8) return ScanLeaf<T, 8, true>(l, block, count, q, out);
+  return ScanLeaf<T, 4, true>(l, block, count, q, out);
 }
 
 template <class Out>
 XT_ENTRY uint32_t ScanLeafAny(const NodeLayout& l, const BlockHeader* block, uint32_t count,
                      const WindowQuery& q, Out* out) {
-  if (l.wide) {
-    if (l.group_size == 16) return ScanLeafNan<double, 16>(l, block, count, q, out);
-    if (l.group_size == 8) return ScanLeafNan<double, 8>(l, block, count, q, out);
-    return ScanLeafNan<double, 4>(l, block, count, q, out);
-  }
-  if (l.group_size == 16) return ScanLeafNan<float, 16>(l, block, count, q, out);
-  if (l.group_size == 8) return ScanLeafNan<float, 8>(l, block, count, q, out);
-  return ScanLeafNan<float, 4>(l, block, count, q, out);
+  if (l.format == CoordFormat::kF64) return ScanLeafOf<double>(l, block, count, q, out);
+  if (l.format == CoordFormat::kF32) return ScanLeafOf<float>(l, block, count, q, out);
+  return ScanLeafOf<int32_t>(l, block, count, q, out);
 }
 
 template <uint32_t G>
@@ -196,7 +211,8 @@ template <uint32_t G>
 XT_KERNEL uint32_t MatchEntriesOf(const NodeLayout& l, const BlockHeader* block, uint32_t group,
                                   const WindowQuery& q) {
   if (!l.leaf) return TestInnerGroup<G>(l, block, group, q);
-  if (l.wide) {
+  if (l.decimal()) return TestLeafGroup<int32_t, G, false>(l, block, group, q);
+  if (l.format == CoordFormat::kF64) {
     return q.nan_matches ? TestLeafGroup<double, G, true>(l, block, group, q)
                          : TestLeafGroup<double, G, false>(l, block, group, q);
   }
@@ -244,20 +260,23 @@ XT_ENTRY void ChildDistances(const NodeLayout& l, const BlockHeader* block, uint
   LowerBounds(coords, coords + l.group_size, size_t{2} * l.group_size, l.group_size, q, distances);
 }
 
-XT_KERNEL D LoadCoord(const double* row) { return LoadD(row); }
-XT_KERNEL D LoadCoord(const float* row) { return Widen(row); }
+XT_KERNEL D LoadCoord(const NodeLayout&, const double* row) { return LoadD(row); }
+XT_KERNEL D LoadCoord(const NodeLayout&, const float* row) { return Widen(row); }
+XT_KERNEL D LoadCoord(const NodeLayout& l, const int32_t* row) {
+  return Div(Widen(row), SetD(l.unit));
+}
 
 // Distance of kD points or boxes in one dimension; NaN (of a point at infinity) is kept.
 template <class T>
 XT_KERNEL D SideOf(const NodeLayout& l, const T* row, double p, bool points) {
   const D x = SetD(p);
-  const D lo = LoadCoord(row);
+  const D lo = LoadCoord(l, row);
   if (points) {
     const D side = Sub(x, lo);
     // The absolute value: both are NaN, or one is negative; and -0 + 0 is 0, whose bits sort first.
     return Add(Max(Sub(lo, x), side), SetD(0));
   }
-  const D hi = LoadCoord(row + l.group_size);
+  const D hi = LoadCoord(l, row + l.group_size);
   return Max(Sub(lo, x), Max(Sub(x, hi), SetD(0)));
 }
 
@@ -296,9 +315,13 @@ XT_KERNEL bool LeafDistancesOf(const NodeLayout& l, const BlockHeader* block, ui
 
 XT_ENTRY void LeafDistances(const NodeLayout& l, const BlockHeader* block, uint32_t group,
                    const NearestQuery& q, double* distances) {
-  const bool finite = q.finite &&
-                      (l.wide ? LeafDistancesOf<double>(l, block, group, q, distances)
-                             : LeafDistancesOf<float>(l, block, group, q, distances));
+  bool finite = q.finite;
+  if (finite && l.decimal()) {
+    LeafDistancesOf<int32_t>(l, block, group, q, distances);
+  } else if (finite) {
+    finite = l.format == CoordFormat::kF64 ? LeafDistancesOf<double>(l, block, group, q, distances)
+                                           : LeafDistancesOf<float>(l, block, group, q, distances);
+  }
   if (!finite) SlowLeafDistances(l, block, group, q, distances);
 }
 

@@ -19,8 +19,7 @@ Status NearestScan::Begin(EpochReader* reader, uint32_t tree, const double* poin
   End();
   const TreeShared& shared = store_->shared()->trees[tree];
   tree_ = tree;
-  leaf_ = &NodeLayout::For(shared.spec, true);
-  inner_ = &NodeLayout::For(shared.spec, false);
+  spec_ = shared.spec;
   query_.Prepare(shared.spec, predicate);
   point_.Prepare(shared.spec, point);
   everything_ = query_.unbounded();
@@ -71,7 +70,7 @@ Status NearestScan::ExpandNode(uint64_t what) {
                    level != kAnyLevel))) {
     return store_->Misplaced(node, tree_);
   }
-  const NodeLayout& layout = node.node->level == 0 ? *leaf_ : *inner_;
+  const NodeLayout& layout = NodeLayout::Of(spec_, *node.node);
   for (uint32_t i = 0; i < 1u << node.order; ++i) {
     const BlockHeader* block = node.block(i);
     const uint32_t count = NodeLayout::BlockCount(block);
@@ -92,7 +91,8 @@ Status NearestScan::ExpandNode(uint64_t what) {
 }
 
 void NearestScan::ExpandGroup(const BlockHeader* block, uint32_t group) {
-  const NodeLayout& layout = block->level == 0 ? *leaf_ : *inner_;
+  const NodeLayout& layout = NodeLayout::Of(spec_, *block);
+  if (layout.leaf) query_.PrepareFor(layout);
   const uint32_t first = group << layout.group_shift;
   const uint32_t rest = NodeLayout::BlockCount(block) - first;
   uint32_t mask = rest >= layout.group_size ? (1u << layout.group_size) - 1 : (1u << rest) - 1;
@@ -118,7 +118,7 @@ void NearestScan::ExpandGroup(const BlockHeader* block, uint32_t group) {
 
 Status NearestScan::Next(uint64_t* record_ids, double* distances, double* keys_lo, double* keys_hi,
                          uint32_t capacity, uint32_t* count) {
-  const uint32_t dims = leaf_ == nullptr ? 0 : leaf_->dims;
+  const uint32_t dims = spec_.dims;
   *count = 0;
   uint32_t visits = 0;
   while (*count < capacity && !heap_.empty()) {
@@ -145,11 +145,12 @@ Status NearestScan::Next(uint64_t* record_ids, double* distances, double* keys_l
       ExpandGroup(block, number);
       continue;
     }
-    record_ids[*count] = leaf_->Id(block, number);
+    const NodeLayout& leaf = NodeLayout::Of(spec_, *block);
+    record_ids[*count] = leaf.Id(block, number);
     if (distances != nullptr) distances[*count] = std::bit_cast<double>(item.order);
     if (keys_lo != nullptr || keys_hi != nullptr) {
       double lo[kDimsMax], hi[kDimsMax];
-      leaf_->ReadKey(block, number, lo, hi);
+      leaf.ReadKey(block, number, lo, hi);
       if (keys_lo != nullptr) std::copy(lo, lo + dims, keys_lo + size_t{*count} * dims);
       if (keys_hi != nullptr) std::copy(hi, hi + dims, keys_hi + size_t{*count} * dims);
     }

@@ -58,8 +58,7 @@ class NearestScan {
 
   StoreInterface* const store_;
   const Kernels& kernels_;
-  const NodeLayout* leaf_ = nullptr;
-  const NodeLayout* inner_ = nullptr;
+  KeySpec spec_{};
   EpochPin pin_;
   bool window_pinned_ = false;
   bool everything_ = false;     // The predicate passes all entries.

@@ -19,13 +19,16 @@ constexpr uint32_t Overrun(const NodeLayout& l) {
   return row_bytes < 64 ? 64 - row_bytes : 0;
 }
 
-constexpr NodeLayout MakeLayout(uint32_t dims, bool leaf, bool wide, bool point, uint32_t shift) {
+constexpr NodeLayout MakeLayout(uint32_t dims, bool leaf, CoordFormat format, bool point,
+                                uint32_t shift) {
   NodeLayout l{};
+  l.unit = 1;
+  l.kind = leaf ? BlockKind::kLeaf : BlockKind::kInner;
+  l.format = format;
   l.dims = static_cast<uint8_t>(dims);
   l.leaf = leaf;
-  l.wide = wide;
   l.corners = point ? 1 : 2;
-  l.coord_bytes = wide ? 8 : 4;
+  l.coord_bytes = format == CoordFormat::kF64 ? 8 : 4;
   l.group_shift = static_cast<uint8_t>(shift);
   l.group_size = 1u << shift;
   l.group_coord_bytes = dims * l.corners * l.coord_bytes << shift;
@@ -48,26 +51,35 @@ constexpr NodeLayout MakeLayout(uint32_t dims, bool leaf, bool wide, bool point,
 }
 
 // The group size that wastes least of the block; the largest if several do.
-constexpr NodeLayout BestLayout(uint32_t dims, bool leaf, bool wide, bool point) {
-  NodeLayout best = MakeLayout(dims, leaf, wide, point, 2);
+constexpr NodeLayout BestLayout(uint32_t dims, bool leaf, CoordFormat format, bool point) {
+  NodeLayout best = MakeLayout(dims, leaf, format, point, 2);
   for (uint32_t shift = 3; shift <= 4; ++shift) {
-    const NodeLayout l = MakeLayout(dims, leaf, wide, point, shift);
+    const NodeLayout l = MakeLayout(dims, leaf, format, point, shift);
     if (l.block_capacity >= best.block_capacity) best = l;
   }
   return best;
 }
 
 struct LayoutTable {
-  NodeLayout leaf[2][2][kDimsMax + 1];  // [wide][point][dims]
+  NodeLayout leaf[2][2][kDimsMax + 1];  // [f64][point][dims]
+  NodeLayout decimal[2][kDimsMax + 1][kDecimalScaleMax + 1];  // [point][dims][scale]
   NodeLayout inner[kDimsMax + 1];
 };
 
 constexpr LayoutTable MakeTable() {
   LayoutTable t{};
   for (uint32_t dims = 1; dims <= kDimsMax; ++dims) {
-    t.inner[dims] = BestLayout(dims, false, false, false);
-    for (uint32_t i = 0; i < 4; ++i) {
-      t.leaf[i / 2][i % 2][dims] = BestLayout(dims, true, i / 2 != 0, i % 2 != 0);
+    t.inner[dims] = BestLayout(dims, false, CoordFormat::kF32, false);
+    for (uint32_t point = 0; point < 2; ++point) {
+      t.leaf[0][point][dims] = BestLayout(dims, true, CoordFormat::kF32, point != 0);
+      t.leaf[1][point][dims] = BestLayout(dims, true, CoordFormat::kF64, point != 0);
+      const NodeLayout decimal = BestLayout(dims, true, CoordFormat::kDecimal, point != 0);
+      for (int scale = 0; scale <= kDecimalScaleMax; ++scale) {
+        NodeLayout& l = t.decimal[point][dims][scale];
+        l = decimal;
+        l.unit = kPowersOfTen[scale];
+        l.kind = DecimalLeafKind(scale);
+      }
     }
   }
   return t;
@@ -85,13 +97,18 @@ constexpr bool IsSound(const NodeLayout& l) {
 constexpr bool AllSound() {
   for (uint32_t dims = 1; dims <= kDimsMax; ++dims) {
     if (!IsSound(kTable.inner[dims])) return false;
-    for (uint32_t i = 0; i < 4; ++i) {
-      if (!IsSound(kTable.leaf[i / 2][i % 2][dims])) return false;
+    for (uint32_t point = 0; point < 2; ++point) {
+      if (!IsSound(kTable.leaf[0][point][dims]) || !IsSound(kTable.leaf[1][point][dims]) ||
+          !IsSound(kTable.decimal[point][dims][0])) {
+        return false;
+      }
     }
   }
   return true;
 }
 static_assert(AllSound());
+static_assert(kTable.decimal[0][2][0].block_capacity == 352);  // 2-D decimal boxes
+static_assert(kTable.decimal[1][2][0].block_capacity == 528);  // 2-D decimal points
 static_assert(kTable.leaf[1][0][2].block_capacity == 208);  // 2-D f64 boxes
 static_assert(kTable.leaf[1][1][2].block_capacity == 352);  // 2-D f64 points
 static_assert(kTable.inner[2].block_capacity == 320);
@@ -114,10 +131,76 @@ void EntryList::Set(uint32_t i, const Box32& box, uint64_t id) {
   ids_[i] = id;
 }
 
-const NodeLayout& NodeLayout::For(const KeySpec& spec, bool leaf) {
+const NodeLayout& NodeLayout::Inner(const KeySpec& spec) {
   XT_ASSERT(spec.dims >= 1 && spec.dims <= kDimsMax);
-  if (!leaf) return kTable.inner[spec.dims];
+  return kTable.inner[spec.dims];
+}
+
+const NodeLayout& NodeLayout::ExactLeaf(const KeySpec& spec) {
+  XT_ASSERT(spec.dims >= 1 && spec.dims <= kDimsMax);
   return kTable.leaf[spec.coord == CoordType::kF64][spec.kind == KeyKind::kPoint][spec.dims];
+}
+
+bool NodeLayout::HasDecimal(const KeySpec& spec) {
+  if (spec.coord != CoordType::kF64) return false;
+  const NodeLayout& exact = ExactLeaf(spec);
+  const NodeLayout& decimal = kTable.decimal[spec.kind == KeyKind::kPoint][spec.dims][0];
+  return decimal.base_order == exact.base_order &&
+         decimal.block_capacity > exact.block_capacity &&
+         decimal.block_capacity < 2 * exact.block_capacity;
+}
+
+const NodeLayout& NodeLayout::DecimalLeaf(const KeySpec& spec, int scale) {
+  XT_ASSERT(HasDecimal(spec) && scale >= 0 && scale <= kDecimalScaleMax);
+  return kTable.decimal[spec.kind == KeyKind::kPoint][spec.dims][scale];
+}
+
+const NodeLayout& NodeLayout::LeafFor(const KeySpec& spec, const EntryList& list,
+                                      const uint32_t* pick, uint32_t count,
+                                      const NodeLayout& preferred) {
+  const NodeLayout& exact = ExactLeaf(spec);
+  if (!HasDecimal(spec)) return exact;
+  const auto entry = [pick](uint32_t i) { return pick == nullptr ? i : pick[i]; };
+  const auto takes_all = [&](const NodeLayout& layout) {
+    for (uint32_t i = 0; i < count; ++i) {
+      const double* lo = list.lo(entry(i));
+      if (!layout.Takes(lo, lo + spec.dims)) return false;
+    }
+    return true;
+  };
+  if (preferred.decimal() && takes_all(preferred)) return preferred;
+  double magnitude = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    const double* lo = list.lo(entry(i));
+    for (uint32_t d = 0; d < exact.corners * uint32_t{spec.dims}; ++d) {
+      // Written so that NaN leaves no scale.
+      const double here = std::fabs(lo[d]);
+      magnitude = here <= magnitude ? magnitude : here;
+      if (here != here) return exact;
+    }
+  }
+  const int scale = DecimalScaleFor(magnitude);
+  if (scale < 0) return exact;
+  const NodeLayout& decimal = DecimalLeaf(spec, scale);
+  return takes_all(decimal) ? decimal : exact;
+}
+
+const NodeLayout& NodeLayout::Of(const KeySpec& spec, const BlockHeader& node) {
+  if (node.level > 0) return Inner(spec);
+  if (!IsDecimalLeaf(node.kind)) return ExactLeaf(spec);
+  XT_ASSERT(spec.dims >= 1 && spec.dims <= kDimsMax);
+  if (XT_UNLIKELY(!IsKind(spec, 0, node.kind))) return ExactLeaf(spec);
+  const int scale = static_cast<int>(node.kind) - static_cast<int>(BlockKind::kDecimalLeaf);
+  return kTable.decimal[spec.kind == KeyKind::kPoint][spec.dims][scale];
+}
+
+uint32_t NodeLayout::LeafHeadBytes(const KeySpec& spec) {
+  return HasDecimal(spec) ? DecimalLeaf(spec, 0).ids_offset : ExactLeaf(spec).ids_offset;
+}
+
+bool NodeLayout::IsKind(const KeySpec& spec, uint32_t level, BlockKind kind) {
+  if (level > 0) return kind == BlockKind::kInner;
+  return kind == BlockKind::kLeaf || (IsDecimalLeaf(kind) && HasDecimal(spec));
 }
 
 uint32_t NodeLayout::OrderFor(uint32_t entries) const {
@@ -153,35 +236,28 @@ void NodeLayout::ReadKey(const BlockHeader* node, uint32_t entry, double* lo, do
   const uint32_t slot = entry % block_capacity;
   const std::byte* coords = Coords(block, slot >> group_shift);
   const uint32_t lane = slot & (group_size - 1);
-  const auto read = [&](uint32_t row) -> double {
-    const size_t i = (size_t{row} << group_shift) + lane;
-    return wide ? LoadRelaxed(reinterpret_cast<const double*>(coords) + i)
-                : double{LoadRelaxed(reinterpret_cast<const float*>(coords) + i)};
-  };
-  for (uint32_t d = 0; d < dims; ++d) {
-    lo[d] = read(d * corners);
-    if (hi != nullptr) hi[d] = corners == 2 ? read(d * 2 + 1) : lo[d];
-  }
+  WithFormat([&]<class T>(T) {
+    const T* row = reinterpret_cast<const T*>(coords) + lane;
+    for (uint32_t d = 0; d < dims; ++d, row += corners * group_size) {
+      lo[d] = Decode(LoadRelaxed(row));
+      if (hi != nullptr) hi[d] = corners == 2 ? Decode(LoadRelaxed(row + group_size)) : lo[d];
+    }
+  });
 }
 
 void NodeLayout::ReadEntries(const BlockHeader* block, const uint16_t* slots, uint32_t count,
                              uint64_t* ids, double* lo, double* hi) const {
   XT_ASSERT(leaf);
   // Row by row: the loops hold no branch, and the entries of a group lie side by side.
-  const auto read_row = [&]<class T>(const T*, uint32_t row, double* out) {
-    const uint32_t shift = group_shift;
-    const uint32_t lane_mask = group_size - 1;
-    for (uint32_t i = 0; i < count; ++i, out += dims) {
-      const T* coords = reinterpret_cast<const T*>(Coords(block, slots[i] >> shift));
-      *out = double{LoadRelaxed(coords + (size_t{row} << shift) + (slots[i] & lane_mask))};
-    }
-  };
   const auto read = [&](uint32_t row, double* out) {
-    if (wide) {
-      read_row(static_cast<const double*>(nullptr), row, out);
-    } else {
-      read_row(static_cast<const float*>(nullptr), row, out);
-    }
+    WithFormat([&]<class T>(T) {
+      const uint32_t shift = group_shift;
+      const uint32_t lane_mask = group_size - 1;
+      for (uint32_t i = 0; i < count; ++i, out += dims) {
+        const T* coords = reinterpret_cast<const T*>(Coords(block, slots[i] >> shift));
+        *out = Decode(LoadRelaxed(coords + (size_t{row} << shift) + (slots[i] & lane_mask)));
+      }
+    });
   };
   for (uint32_t d = 0; d < dims; ++d) {
     if (lo != nullptr) read(d * corners, lo + d);
@@ -243,8 +319,8 @@ void NodeLayout::ReadGroup(const std::byte* coords, uint32_t lanes, double* out)
   for (uint32_t d = 0; d < dims; ++d, row += corners * group_size) {
     const T* hi = corners == 2 ? row + group_size : row;
     for (uint32_t i = 0; i < lanes; ++i) {
-      out[size_t{i} * 2 * dims + d] = LoadRelaxed(row + i);
-      out[size_t{i} * 2 * dims + dims + d] = LoadRelaxed(hi + i);
+      out[size_t{i} * 2 * dims + d] = Decode(LoadRelaxed(row + i));
+      out[size_t{i} * 2 * dims + dims + d] = Decode(LoadRelaxed(hi + i));
     }
   }
 }
@@ -258,7 +334,7 @@ void NodeLayout::ReadAll(const BlockHeader* node, EntryList* list) const {
                                      e % block_capacity >> group_shift);
     const uint32_t lanes = std::min(group_size, count - e);
     double* out = list->mutable_lo(before + e);
-    wide ? ReadGroup<double>(coords, lanes, out) : ReadGroup<float>(coords, lanes, out);
+    WithFormat([&]<class T>(T) { ReadGroup<T>(coords, lanes, out); });
     for (uint32_t i = 0; i < lanes; ++i) list->SetId(before + e + i, Id(node, e + i));
   }
 }
@@ -269,10 +345,10 @@ void NodeLayout::WriteCoords(BlockHeader* block, uint32_t slot, const double* lo
   T* row = reinterpret_cast<T*>(const_cast<std::byte*>(Coords(block, slot >> group_shift))) +
            (slot & (group_size - 1));
   for (uint32_t d = 0; d < dims; ++d) {
-    StoreRelaxed(row, static_cast<T>(lo[d]));
+    StoreRelaxed(row, Encode<T>(lo[d]));
     row += group_size;
     if (corners == 2) {
-      StoreRelaxed(row, static_cast<T>(hi[d]));
+      StoreRelaxed(row, Encode<T>(hi[d]));
       row += group_size;
     }
   }
@@ -307,7 +383,7 @@ void NodeLayout::WriteEntry(BlockHeader* block, uint32_t slot, const double* lo,
   // The first entry of a group replaces the stale box of a group that nobody reads yet.
   WidenGroup(block, slot >> group_shift, Box32::Around(dims, lo, top),
              (slot & (group_size - 1)) == 0);
-  wide ? WriteCoords<double>(block, slot, lo, top) : WriteCoords<float>(block, slot, lo, top);
+  WithFormat([&]<class T>(T) { WriteCoords<T>(block, slot, lo, top); });
   WriteId(block, slot, id);
 }
 
@@ -386,8 +462,8 @@ void NodeLayout::BuildGroup(BlockHeader* block, uint32_t group, const EntryList&
       least = lo < least ? lo : least;
       most = hi > most ? hi : most;
       unordered |= (lo != lo) | (hi != hi);
-      row[i] = static_cast<T>(lo);
-      if (corners == 2) row[group_size + i] = static_cast<T>(hi);
+      row[i] = Encode<T>(lo);
+      if (corners == 2) row[group_size + i] = Encode<T>(hi);
     }
     float* box = const_cast<float*>(GroupLo(block, d)) + group;
     box[0] = unordered ? -kInf32 : RoundDown(least);
@@ -411,8 +487,7 @@ void NodeLayout::Build(BlockHeader* node, const EntryList& list, const uint32_t*
     BlockHeader* block = Block(node, e / block_capacity);
     const uint32_t group = e % block_capacity >> group_shift;
     const uint32_t lanes = std::min(group_size, count - e);
-    wide ? BuildGroup<double>(block, group, list, &order[e], lanes)
-         : BuildGroup<float>(block, group, list, &order[e], lanes);
+    WithFormat([&]<class T>(T) { BuildGroup<T>(block, group, list, &order[e], lanes); });
   }
   for (uint32_t i = 0; i < 1u << node->order; ++i) {
     const uint32_t before = i * block_capacity;

@@ -7,9 +7,10 @@
 //   group boxes   f32 rounded outward: lo[d0] x G, hi[d0] x G, lo[d1] x G, ... for the G groups.
 //   ids           leaf, per group: u32 x g (low parts), u16 x g (high parts) of 48-bit record ids.
 //                 inner, per group: u64 x g NodeIds.
-//   coordinates   per group: lo[d0] x g, hi[d0] x g, lo[d1] x g, ... (points have no hi). f64 or f32
-//                 in leaves, as the key's own type; f32 rounded outward in inner nodes. They begin on
-//                 a cache line where there is room for that.
+//   coordinates   per group: lo[d0] x g, hi[d0] x g, lo[d1] x g, ... (points have no hi). In leaves
+//                 f64 or f32, as the key's own type, or i32 where all of a leaf's f64 keys are
+//                 decimal (tree/decimal.h); the block's kind says which. f32 rounded outward in inner
+//                 nodes. They begin on a cache line where there is room for that.
 //
 // Why in this order: what every visit reads, and all that is read of a leaf that lies within a
 // window, is in the first of a block's two pages. A page not in the TLB costs as much as the rest.
@@ -31,10 +32,12 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #include "object/node_id.h"
 #include "segment/block.h"
+#include "tree/decimal.h"
 #include "tree/geometry.h"
 
 namespace xtree {
@@ -154,11 +157,15 @@ class EntryList {
   std::vector<uint64_t> ids_;
 };
 
-// Offsets and sizes for one KeySpec and kind of node. All nodes of a tree share two of these.
+enum class CoordFormat : uint8_t { kF32, kF64, kDecimal };
+
+// Offsets and sizes for one KeySpec and kind of node.
 struct NodeLayout {
+  double unit;                // Decimal leaves: 10^scale; else 1.
+  BlockKind kind;             // kInner, kLeaf, or a decimal leaf's.
+  CoordFormat format;
   uint8_t dims;
   bool leaf;
-  bool wide;                  // f64 coordinates.
   uint8_t corners;            // 1: points without hi; else 2.
   uint8_t coord_bytes;        // 4 or 8.
   uint8_t base_order;         // Extent order of a node that is not a supernode.
@@ -171,8 +178,43 @@ struct NodeLayout {
   uint32_t ids_offset;        // From the start of the block, as all offsets. The group boxes are
   uint32_t coords_offset;     // right behind the header.
 
-  // Constant for the life of the program. REQUIRES: a valid spec.
-  static const NodeLayout& For(const KeySpec& spec, bool leaf);
+  // All are constant for the life of the program, so their addresses tell them apart. REQUIRES: a
+  // valid spec.
+  static const NodeLayout& Inner(const KeySpec& spec);
+  // A leaf that takes any key.
+  static const NodeLayout& ExactLeaf(const KeySpec& spec);
+  // Whether leaves may be decimal: f64 keys, and more entries in a block than otherwise. A full one
+  // can always be divided in two exact ones.
+  static bool HasDecimal(const KeySpec& spec);
+  // REQUIRES: HasDecimal(spec), 0 <= scale <= kDecimalScaleMax.
+  static const NodeLayout& DecimalLeaf(const KeySpec& spec, int scale);
+  // The decimal layout that takes all keys of `list`: `preferred` if that does, else that of the largest
+  // scale with room for them. The exact one if there is none.
+  static const NodeLayout& LeafFor(const KeySpec& spec, const EntryList& list,
+                                   const uint32_t* pick, uint32_t count,
+                                   const NodeLayout& preferred);
+  // That of a node, by its level and kind; of a leaf of a kind that does not exist, the exact one.
+  static const NodeLayout& Of(const KeySpec& spec, const BlockHeader& node);
+  // The bytes of header and group boxes that a leaf begins with, at the most.
+  static uint32_t LeafHeadBytes(const KeySpec& spec);
+  // Whether `kind` is one that a node of this level and tree can have.
+  static bool IsKind(const KeySpec& spec, uint32_t level, BlockKind kind);
+  bool decimal() const { return format == CoordFormat::kDecimal; }
+  // Whether a key can be stored without loss. (`hi` is ignored for points.)
+  bool Takes(const double* lo, const double* hi) const {
+    return !decimal() ||
+           (AreDecimal(lo, dims, unit) && (corners == 1 || AreDecimal(hi, dims, unit)));
+  }
+  // Calls f with a value of the type that coordinates are stored in.
+  template <class F>
+  decltype(auto) WithFormat(F f) const {
+    if (format == CoordFormat::kF64) return f(double{});
+    if (format == CoordFormat::kF32) return f(float{});
+    return f(int32_t{});
+  }
+  double Decode(double x) const { return x; }
+  double Decode(float x) const { return double{x}; }
+  double Decode(int32_t k) const { return FromDecimal(k, unit); }
 
   // --- Sizes.
   uint32_t Capacity(uint32_t order) const { return block_capacity << order; }
@@ -251,6 +293,18 @@ struct NodeLayout {
   }
   static std::byte* At(BlockHeader* block, size_t offset) {
     return reinterpret_cast<std::byte*>(block) + offset;
+  }
+  // REQUIRES: Takes a key with x.
+  template <class T>
+  T Encode(double x) const {
+    if constexpr (std::is_same_v<T, int32_t>) {
+      int32_t k;
+      const bool exact = ToDecimal(x, unit, &k);
+      XT_ASSERT(exact);
+      return k;
+    } else {
+      return static_cast<T>(x);
+    }
   }
   template <class T>
   void WriteCoords(BlockHeader* block, uint32_t slot, const double* lo, const double* hi) const;

@@ -344,13 +344,14 @@ bool Splitter::OverlapMinimal(uint32_t history, double min_fill, double overlap_
 
 // --- Groups. All dimensions' orders are divided along, so that none is sorted twice.
 
-void Splitter::ArrangeSides(const SplitChoice& choice, uint32_t group) {
+void Splitter::ArrangeSides(const SplitChoice& choice, uint32_t left_group,
+                            uint32_t right_group) {
   XT_ASSERT(low_orders_.size() == uint64_t{dims_} * count_);
   upper_.assign(count_, 1);
   for (uint32_t i = 0; i < choice.left_count; ++i) upper_[order_[i]] = 0;
   DivideRange(0, choice.left_count, count_, dims_);
-  ArrangeRange(0, choice.left_count, group);
-  ArrangeRange(choice.left_count, count_, group);
+  ArrangeRange(0, choice.left_count, left_group);
+  ArrangeRange(choice.left_count, count_, right_group);
 }
 
 void Splitter::ArrangeRange(uint32_t begin, uint32_t end, uint32_t group) {

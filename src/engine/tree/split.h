@@ -59,10 +59,10 @@ class Splitter {
   // Of the last split that was found: its overlap, 0..1, and the entries' indexes, left side first.
   double overlap() const;
   const std::vector<uint32_t>& order() const { return order_; }
-  // Reorders each side of order() so that consecutive runs of `group` entries are close together: halves
-  // it again and again at a multiple of `group`, along the dimension in which its lower corners spread
+  // Reorders each side of order() so that consecutive runs of a group's entries are close together: halves
+  // it again and again at a multiple of the side's `group`, along the dimension in which its lower corners spread
   // most. REQUIRES: Topological has been called since Load; `choice` is the last split that was found.
-  void ArrangeSides(const SplitChoice& choice, uint32_t group);
+  void ArrangeSides(const SplitChoice& choice, uint32_t left_group, uint32_t right_group);
 
  private:
   // One order of the entries, and the boxes of all its heads and tails.

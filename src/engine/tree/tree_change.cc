@@ -42,20 +42,32 @@ void TreeChange::CountNode(uint32_t level, uint32_t order, int delta) {
   if (IsSupernode(level, order)) supernodes_delta_ += delta;
 }
 
-Result<NodeRef> TreeChange::StageNew(uint32_t level, uint32_t order, uint32_t split_dims) {
+namespace {
+void SetHeaders(const NodeRef& ref, const NodeLayout& layout, uint32_t split_dims) {
+  for (uint32_t i = 0; i < 1u << ref.order; ++i) {
+    ref.block(i)->kind = layout.kind;
+    ref.block(i)->split_dims = split_dims;
+  }
+}
+}  // namespace
+
+Result<NodeRef> TreeChange::StageNew(const NodeLayout& layout, uint32_t level, uint32_t order,
+                                     uint32_t split_dims) {
   XT_ASSERT(active_ && level < kTreeLevelsMax && order <= kOrderMax);
+  XT_ASSERT(layout.leaf == (level == 0));
   XT_ASSIGN_OR_RETURN(NodeRef ref, store_->StageNew(tree_, static_cast<uint8_t>(level), order));
-  for (uint32_t i = 0; i < 1u << order; ++i) ref.block(i)->split_dims = split_dims;
+  SetHeaders(ref, layout, split_dims);
   CountNode(level, order, 1);
   return ref;
 }
 
-Result<NodeRef> TreeChange::StageVersion(const NodeRef& old, uint32_t level, uint32_t order,
-                                         uint32_t split_dims) {
+Result<NodeRef> TreeChange::StageVersion(const NodeRef& old, const NodeLayout& layout,
+                                         uint32_t level, uint32_t order, uint32_t split_dims) {
   XT_ASSERT(active_ && level < kTreeLevelsMax && order <= kOrderMax);
+  XT_ASSERT(layout.leaf == (level == 0));
   XT_ASSIGN_OR_RETURN(NodeRef ref,
                       store_->StageVersion(old.id, tree_, static_cast<uint8_t>(level), order));
-  for (uint32_t i = 0; i < 1u << order; ++i) ref.block(i)->split_dims = split_dims;
+  SetHeaders(ref, layout, split_dims);
   CountNode(old.node->level, old.order, -1);
   CountNode(level, order, 1);
   return ref;
@@ -63,7 +75,8 @@ Result<NodeRef> TreeChange::StageVersion(const NodeRef& old, uint32_t level, uin
 
 Result<NodeRef> TreeChange::StageCopy(const NodeRef& old) {
   XT_ASSIGN_OR_RETURN(NodeRef ref,
-                      StageVersion(old, old.node->level, old.order, old.node->split_dims));
+                      StageVersion(old, layout(old), old.node->level, old.order,
+                                   old.node->split_dims));
   for (uint32_t i = 0; i < 1u << old.order; ++i) {
     std::memcpy(ref.block(i) + 1, old.block(i) + 1, kBlockPayloadBytes);
     ref.block(i)->count = old.block(i)->count;
@@ -91,7 +104,7 @@ void TreeChange::AppendLater(const NodeRef& leaf, const Key& key, uint64_t recor
   std::copy(key.hi, key.hi + dims, append_key_.hi);
   append_id_ = record_id;
   // The lines that the append will store to arrive while the caller writes its log.
-  const NodeLayout& layout = NodeLayout::For(spec(), true);
+  const NodeLayout& layout = NodeLayout::Of(spec(), *leaf.node);
   const uint32_t entry = layout.Count(leaf.node);
   const BlockHeader* block = NodeLayout::Block(leaf.node, entry / layout.block_capacity);
   const uint32_t group = entry % layout.block_capacity >> layout.group_shift;
@@ -128,7 +141,7 @@ void TreeChange::BeforeEdit(BlockHeader* block) noexcept {
 // The order is argued at the head of tree_change.h.
 void TreeChange::Apply() noexcept {
   XT_ASSERT(active_);
-  const NodeLayout& inner = layout(1);
+  const NodeLayout& inner = inner_layout();
   for (uint32_t i = 0; i < widenings_; ++i) {
     BlockHeader* node = widen_[i].node;
     BeforeEdit(NodeLayout::Block(node, widen_[i].entry / inner.block_capacity));
@@ -140,7 +153,7 @@ void TreeChange::Apply() noexcept {
     shared().root.store(new_root_.value, std::memory_order_release);
   }
   if (append_leaf_ != nullptr) {
-    const NodeLayout& leaf = layout(0);
+    const NodeLayout& leaf = NodeLayout::Of(spec(), *append_leaf_);
     const uint32_t entry = leaf.Count(append_leaf_);
     BeforeEdit(NodeLayout::Block(append_leaf_, entry / leaf.block_capacity));
     leaf.Append(append_leaf_, append_key_.lo, append_key_.hi, append_id_);

@@ -37,14 +37,15 @@ class TreeChange {
   // --- The tree as it is.
   const KeySpec& spec() const { return shared().spec; }
   NodeId root() const { return NodeId{shared().root.load(std::memory_order_relaxed)}; }
-  const NodeLayout& layout(uint32_t level) const { return NodeLayout::For(spec(), level == 0); }
+  const NodeLayout& inner_layout() const { return NodeLayout::Inner(spec()); }
+  const NodeLayout& layout(const NodeRef& ref) const { return NodeLayout::Of(spec(), *ref.node); }
   bool IsMutable(const NodeRef& ref) const { return store_->IsMutable(ref.node); }
   // The newest version. kCorruption unless it is a node of this tree on `level` (-1: any).
   Result<NodeRef> Find(NodeId id, int level) const;
   // Where to go from a directory node to insert `box`. Find will follow: what the next step reads of a
   // child that may be chosen is fetched at once, so that its cache misses overlap.
   ChildChoice ChooseChild(const NodeRef& inner, const Box32& box) const {
-    const NodeLayout& l = layout(1);
+    const NodeLayout& l = inner_layout();
     return ChooseSubtree(l, inner.node, box, store_,
                          inner.node->level > 1 ? l.ids_offset : sizeof(BlockHeader));
   }
@@ -56,10 +57,11 @@ class TreeChange {
   // kNeedMemory: other processes have grown the index's arrays.
   Status Begin();
   bool active() const { return active_; }
-  // Nodes that the store writes headers for; the caller fills them with NodeLayout::Build.
-  Result<NodeRef> StageNew(uint32_t level, uint32_t order, uint32_t split_dims);
-  Result<NodeRef> StageVersion(const NodeRef& old, uint32_t level, uint32_t order,
-                               uint32_t split_dims);
+  // Nodes of a layout that have headers; the caller fills them with its Build.
+  Result<NodeRef> StageNew(const NodeLayout& layout, uint32_t level, uint32_t order,
+                           uint32_t split_dims);
+  Result<NodeRef> StageVersion(const NodeRef& old, const NodeLayout& layout, uint32_t level,
+                               uint32_t order, uint32_t split_dims);
   // A staged version with the same content as `old`.
   Result<NodeRef> StageCopy(const NodeRef& old);
   Status StageFree(const NodeRef& old);
@@ -81,7 +83,7 @@ class TreeChange {
 
   TreeShared& shared() const { return store_->shared()->trees[tree_]; }
   bool IsSupernode(uint32_t level, uint32_t order) const {
-    return level > 0 && order > layout(level).base_order;
+    return level > 0 && order > inner_layout().base_order;
   }
   void CountNode(uint32_t level, uint32_t order, int delta);
   void BeforeEdit(BlockHeader* block) noexcept;

@@ -11,8 +11,9 @@ namespace xtree {
 
 // What a node is to become.
 struct TreeDeletion::Draft {
-  Draft(uint32_t dims, const NodeRef& node)
-      : ref(node), level(node.node->level), split_dims(node.node->split_dims), entries(dims) {}
+  Draft(const NodeLayout& node_layout, const NodeRef& node)
+      : ref(node), layout(&node_layout), level(node.node->level),
+        split_dims(node.node->split_dims), entries(node_layout.dims) {}
 
   // A child of a slight inner node in or below which something changes.
   struct Child {
@@ -23,6 +24,7 @@ struct TreeDeletion::Draft {
   };
 
   NodeRef ref;                // The version that it starts from, and the NodeID that stays.
+  const NodeLayout* layout;   // Of what it is to become.
   uint32_t level;
   uint32_t split_dims;
   bool changed = false;       // The node itself needs a new version.
@@ -160,7 +162,7 @@ bool TreeDeletion::IsInBound(const NodeLayout& layout, const double* lo, const d
 // Notes in the draft which of the leaf's entries [first, end) go. They lie in one group.
 void TreeDeletion::RemoveFrom(const NodeRef& leaf, uint32_t first, uint32_t end,
                               const Interior& interior, Draft* draft) {
-  const NodeLayout& layout = change_.layout(0);
+  const NodeLayout& layout = *draft->layout;
   const BlockHeader* block = NodeLayout::Block(leaf.node, first / layout.block_capacity);
   const std::byte* ids =
       layout.GroupIds(block, first % layout.block_capacity >> layout.group_shift);
@@ -180,12 +182,12 @@ void TreeDeletion::RemoveFrom(const NodeRef& leaf, uint32_t first, uint32_t end,
 }
 
 Result<std::unique_ptr<TreeDeletion::Draft>> TreeDeletion::DraftLeaf(const NodeRef& ref) {
-  const NodeLayout& layout = change_.layout(0);
+  const NodeLayout& layout = change_.layout(ref);
   const uint32_t count = layout.Count(ref.node);
   if (XT_UNLIKELY(count > std::min(layout.Capacity(ref.order), kLeafEntriesMax))) {
     return Status::Corruption("the leaf in block %u has %u entries", ref.node->block_number, count);
   }
-  auto draft = std::make_unique<Draft>(layout.dims, ref);
+  auto draft = std::make_unique<Draft>(layout, ref);
   const Interior interior(layout.dims, layout.Bounds(ref.node));
   for (uint32_t e = 0; e < count; e += layout.group_size) {
     RemoveFrom(ref, e, std::min(e + layout.group_size, count), interior, draft.get());
@@ -201,16 +203,15 @@ Result<std::unique_ptr<TreeDeletion::Draft>> TreeDeletion::DraftLeaf(const NodeR
 // How many entries the node will have.
 uint32_t TreeDeletion::Size(const Draft& draft) const {
   if (draft.full) return draft.entries.size();
-  return draft.level == 0 ? draft.remain : change_.layout(draft.level).Count(draft.ref.node);
+  return draft.level == 0 ? draft.remain : draft.layout->Count(draft.ref.node);
 }
 
-// Nodes with fewer entries are merged with others.
-uint32_t TreeDeletion::Least(uint32_t level) const {
-  return change_.layout(level).base_capacity() * kUnderfullPercent / 100;
+bool TreeDeletion::IsUnderfull(const Draft& draft) const {
+  return Size(draft) < draft.layout->base_capacity() * kUnderfullPercent / 100;
 }
 
 Box32 TreeDeletion::Bounds(const Draft& draft) const {
-  const NodeLayout& layout = change_.layout(draft.level);
+  const NodeLayout& layout = *draft.layout;
   if (!draft.full && draft.level == 0) {
     return BoundsWithout(layout, draft.ref.node, draft.removed);
   }
@@ -235,7 +236,7 @@ Box32 TreeDeletion::Bounds(const Draft& draft) const {
 
 void TreeDeletion::Read(Draft* draft) const {
   if (draft->full) return;
-  const NodeLayout& layout = change_.layout(draft->level);
+  const NodeLayout& layout = *draft->layout;
   layout.ReadAll(draft->ref.node, &draft->entries);
   draft->full = true;
   if (draft->level > 0) {
@@ -259,9 +260,8 @@ void TreeDeletion::Read(Draft* draft) const {
 }
 
 Result<std::unique_ptr<TreeDeletion::Draft>> TreeDeletion::DraftInner(const NodeRef& ref) {
-  const NodeLayout& layout = change_.layout(ref.node->level);
+  const NodeLayout& layout = change_.inner_layout();
   const uint32_t count = layout.Count(ref.node);
-  const uint32_t least = Least(ref.node->level - 1u);
   std::unique_ptr<Draft> draft;
   bool merges = false;
   std::vector<uint32_t> entries;
@@ -278,8 +278,8 @@ Result<std::unique_ptr<TreeDeletion::Draft>> TreeDeletion::DraftInner(const Node
                         change_.Find(layout.Child(ref.node, e), ref.node->level - 1));
     XT_ASSIGN_OR_RETURN(std::unique_ptr<Draft> below, DraftNode(child));
     if (below == nullptr) continue;
-    if (draft == nullptr) draft = std::make_unique<Draft>(layout.dims, ref);
-    merges |= below->changed && Size(*below) < least;
+    if (draft == nullptr) draft = std::make_unique<Draft>(layout, ref);
+    merges |= below->changed && IsUnderfull(*below);
     draft->changes.push_back(Draft::Child{e, false, {}, std::move(below)});
   }
   if (draft == nullptr) return draft;
@@ -294,7 +294,7 @@ Result<std::unique_ptr<TreeDeletion::Draft>> TreeDeletion::DraftInner(const Node
 
 // Tightens the boxes around children that shrank. REQUIRES: a slight draft.
 void TreeDeletion::TakeBoxes(Draft* parent) {
-  const NodeLayout& layout = change_.layout(parent->level);
+  const NodeLayout& layout = change_.inner_layout();
   for (Draft::Child& child : parent->changes) {
     const Draft& below = *child.draft;
     if (!below.changed || Size(below) == 0) continue;
@@ -326,11 +326,26 @@ void TreeDeletion::DropEmpty(Draft* parent) {
   parent->changed = true;
 }
 
-Result<uint32_t> TreeDeletion::CountEntries(const Draft& parent, uint32_t child) const {
-  if (parent.children[child] != nullptr) return Size(*parent.children[child]);
-  XT_ASSIGN_OR_RETURN(const NodeRef ref, change_.Find(NodeId{parent.entries.id(child)},
-                                                      static_cast<int>(parent.level) - 1));
-  return change_.layout(parent.level - 1).Count(ref.node);
+const NodeLayout& TreeDeletion::Common(const NodeLayout& a, const NodeLayout& b) const {
+  return &a == &b ? a : NodeLayout::ExactLeaf(change_.spec());
+}
+
+// Whether the child can be merged with its sibling `partner`.
+Result<bool> TreeDeletion::HasRoom(const Draft& parent, uint32_t partner,
+                                   const Draft& child) const {
+  const NodeLayout* layout;
+  uint32_t count;
+  if (const Draft* draft = parent.children[partner].get(); draft != nullptr) {
+    layout = draft->layout;
+    count = Size(*draft);
+  } else {
+    XT_ASSIGN_OR_RETURN(const NodeRef ref, change_.Find(NodeId{parent.entries.id(partner)},
+                                                        static_cast<int>(parent.level) - 1));
+    layout = &change_.layout(ref);
+    count = layout->Count(ref.node);
+  }
+  return count + Size(child) <=
+         Common(*layout, *child.layout).base_capacity() * kMergedPercentMax / 100;
 }
 
 // The sibling to merge the child with, or UINT32_MAX if there is none with room.
@@ -339,8 +354,6 @@ Result<uint32_t> TreeDeletion::FindPartner(const Draft& parent, uint32_t child) 
     double growth;
     uint32_t index;
   };
-  const uint32_t limit =
-      change_.layout(parent.level - 1).base_capacity() * kMergedPercentMax / 100;
   const uint32_t dims = parent.entries.dims();
   const Box32 box = EntryBox(parent.entries, child);
   std::vector<Candidate> candidates;
@@ -353,18 +366,18 @@ Result<uint32_t> TreeDeletion::FindPartner(const Draft& parent, uint32_t child) 
   std::partial_sort(candidates.begin(), candidates.begin() + considered, candidates.end(),
                     [](const Candidate& a, const Candidate& b) { return a.growth < b.growth; });
   for (uint32_t i = 0; i < considered; ++i) {
-    XT_ASSIGN_OR_RETURN(const uint32_t count, CountEntries(parent, candidates[i].index));
-    if (count + Size(*parent.children[child]) <= limit) return candidates[i].index;
+    XT_ASSIGN_OR_RETURN(const bool room,
+                        HasRoom(parent, candidates[i].index, *parent.children[child]));
+    if (room) return candidates[i].index;
   }
   return UINT32_MAX;
 }
 
 Status TreeDeletion::MergeUnderfull(Draft* parent) {
-  const uint32_t least = Least(parent->level - 1);
   for (uint32_t i = 0; i < parent->entries.size(); ++i) {
     const Draft* child = parent->children[i].get();
     if (child == nullptr || !child->changed) continue;
-    if (Size(*child) == 0 || Size(*child) >= least) continue;
+    if (Size(*child) == 0 || !IsUnderfull(*child)) continue;
     XT_ASSIGN_OR_RETURN(const uint32_t partner, FindPartner(*parent, i));
     if (partner != UINT32_MAX) XT_RETURN_IF_ERROR(Merge(parent, i, partner));
   }
@@ -376,7 +389,7 @@ Status TreeDeletion::Merge(Draft* parent, uint32_t child, uint32_t partner) {
   if (parent->children[partner] == nullptr) {
     XT_ASSIGN_OR_RETURN(const NodeRef ref, change_.Find(NodeId{parent->entries.id(partner)},
                                                         static_cast<int>(parent->level) - 1));
-    parent->children[partner] = std::make_unique<Draft>(parent->entries.dims(), ref);
+    parent->children[partner] = std::make_unique<Draft>(change_.layout(ref), ref);
   }
   Draft& from = *parent->children[child];
   Draft& to = *parent->children[partner];
@@ -388,6 +401,7 @@ Status TreeDeletion::Merge(Draft* parent, uint32_t child, uint32_t partner) {
   for (std::unique_ptr<Draft>& below : from.children) to.children.push_back(std::move(below));
   from.entries.Clear();
   from.children.clear();
+  to.layout = &Common(*to.layout, *from.layout);
   to.split_dims &= from.split_dims;  // A cut is known to exist only where both have one.
   to.changed = true;
   parent->entries.Set(partner, Bounds(to), parent->entries.id(partner));
@@ -403,11 +417,12 @@ Status TreeDeletion::ShrinkRoot(Draft* root) {
     if (child == nullptr) {
       XT_ASSIGN_OR_RETURN(const NodeRef ref, change_.Find(NodeId{root->entries.id(0)},
                                                           static_cast<int>(root->level) - 1));
-      child = std::make_unique<Draft>(root->entries.dims(), ref);
+      child = std::make_unique<Draft>(change_.layout(ref), ref);
     }
     Read(child.get());
     freed_.push_back(child->ref);
     root->level = child->level;
+    root->layout = child->layout;
     root->split_dims = child->split_dims;
     root->entries = std::move(child->entries);
     root->children = std::move(child->children);
@@ -423,7 +438,7 @@ Status TreeDeletion::ShrinkRoot(Draft* root) {
 }
 
 Status TreeDeletion::StageOne(const Draft& draft) {
-  const NodeLayout& layout = change_.layout(draft.level);
+  const NodeLayout& layout = *draft.layout;
   if (!draft.full && draft.level > 0) {
     XT_ASSIGN_OR_RETURN(const NodeRef ref, change_.StageCopy(draft.ref));
     for (const Draft::Child& child : draft.changes) {
@@ -433,8 +448,8 @@ Status TreeDeletion::StageOne(const Draft& draft) {
   }
   const uint32_t count = Size(draft);
   XT_ASSIGN_OR_RETURN(const NodeRef ref,
-                      change_.StageVersion(draft.ref, draft.level, layout.OrderFor(count),
-                                           draft.split_dims));
+                      change_.StageVersion(draft.ref, layout, draft.level,
+                                           layout.OrderFor(count), draft.split_dims));
   if (draft.full) {
     layout.Build(ref.node, draft.entries, nullptr, count);
   } else {

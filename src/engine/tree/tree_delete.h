@@ -59,18 +59,20 @@ class TreeDeletion {
   Result<std::unique_ptr<Draft>> DraftNode(const NodeRef& ref);
   Result<std::unique_ptr<Draft>> DraftLeaf(const NodeRef& ref);
   Result<std::unique_ptr<Draft>> DraftInner(const NodeRef& ref);
+  // What takes the entries of nodes of both layouts.
+  const NodeLayout& Common(const NodeLayout& a, const NodeLayout& b) const;
   bool IsInBound(const NodeLayout& layout, const double* lo, const double* hi) const;
   void RemoveFrom(const NodeRef& leaf, uint32_t first, uint32_t end, const Interior& interior,
                   Draft* draft);
   uint32_t Size(const Draft& draft) const;
-  uint32_t Least(uint32_t level) const;
+  bool IsUnderfull(const Draft& draft) const;
   Box32 Bounds(const Draft& draft) const;
   // Makes a slight draft full.
   void Read(Draft* draft) const;
   void TakeBoxes(Draft* parent);
   Status MergeUnderfull(Draft* parent);
   Result<uint32_t> FindPartner(const Draft& parent, uint32_t child);
-  Result<uint32_t> CountEntries(const Draft& parent, uint32_t child) const;
+  Result<bool> HasRoom(const Draft& parent, uint32_t partner, const Draft& child) const;
   Status Merge(Draft* parent, uint32_t child, uint32_t partner);
   void DropEmpty(Draft* parent);
   Status ShrinkRoot(Draft* root);

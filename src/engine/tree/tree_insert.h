@@ -41,10 +41,12 @@ class TreeInsertion {
   Status PlantRoot(const Key& key, uint64_t record_id);
   Status Descend(NodeId root);
   Status InsertIntoLeaf(const Key& key, uint64_t record_id, bool* split);
+  Status RebuildLeaf(const NodeRef& leaf);
   Status UpdateInner(uint32_t depth, bool* split);
   Status RecordSplit(const Step& step);
   Status SplitInner(uint32_t depth, bool* split);
   Status SplitNode(uint32_t depth, const SplitChoice& choice);
+  const NodeLayout& SideLayout(uint32_t level, const uint32_t* pick, uint32_t count) const;
   Result<uint32_t> SharedHistory(const Step& step) const;
   void ReadEntries(const NodeRef& ref);
 
@@ -55,6 +57,7 @@ class TreeInsertion {
   Step path_[kTreeLevelsMax];
   SplitPair pair_;
   EntryList entries_{1};          // Of the node being split or rebuilt, with what is added to it.
+  const NodeLayout* leaf_layout_ = nullptr;  // One that takes all of a leaf's entries_.
   Splitter splitter_;
 };
 

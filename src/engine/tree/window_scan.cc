@@ -9,8 +9,9 @@ Status WindowScan::Begin(EpochReader* reader, uint32_t tree, const Predicate& pr
   renewed_ = lost_ = descended_ = false;
   const TreeShared& shared = store_->shared()->trees[tree];
   tree_ = tree;
-  leaf_ = &NodeLayout::For(shared.spec, true);
-  inner_ = &NodeLayout::For(shared.spec, false);
+  spec_ = shared.spec;
+  inner_ = &NodeLayout::Inner(spec_);
+  leaf_head_bytes_ = NodeLayout::LeafHeadBytes(spec_);
   query_.Prepare(shared.spec, predicate);
   if (query_.empty) return Status::Ok();
   store_->windows()->Pin();
@@ -70,7 +71,7 @@ void WindowScan::PrefetchAhead() {
   // Two nodes ahead: the one after this is on its way already. Leaves matter, as they are the many
   // and the cold ones; their group boxes are what is looked at first.
   if (stack_.size() < 2) return;
-  store_->PrefetchNode(IdOf(stack_[stack_.size() - 2]), leaf_->ids_offset);
+  store_->PrefetchNode(IdOf(stack_[stack_.size() - 2]), leaf_head_bytes_);
 }
 
 Status WindowScan::Descend(const NodeRef& node) {
@@ -90,7 +91,7 @@ Status WindowScan::Descend(const NodeRef& node) {
     if (count < inner_->block_capacity) break;
   }
   if (!stack_.empty()) {
-    store_->PrefetchNode(IdOf(stack_.back()), leaf_->ids_offset);
+    store_->PrefetchNode(IdOf(stack_.back()), leaf_head_bytes_);
     PrefetchAhead();
   }
   return Status::Ok();
@@ -98,26 +99,28 @@ Status WindowScan::Descend(const NodeRef& node) {
 
 Status WindowScan::Emit(const NodeRef& node, uint64_t* record_ids, double* keys_lo,
                         double* keys_hi, uint32_t* count) {
-  const uint32_t dims = leaf_->dims;
+  const uint32_t dims = spec_.dims;
+  const NodeLayout& leaf = NodeLayout::Of(spec_, *node.node);
+  query_.PrepareFor(leaf);
   for (uint32_t i = 0; i < 1u << node.order; ++i) {
     const BlockHeader* block = node.block(i);
     const uint32_t entries = NodeLayout::BlockCount(block);
-    if (XT_UNLIKELY(entries > leaf_->block_capacity)) {
+    if (XT_UNLIKELY(entries > leaf.block_capacity)) {
       return Status::Corruption("block %u holds %u entries where %u fit", block->block_number,
-                                entries, leaf_->block_capacity);
+                                entries, leaf.block_capacity);
     }
     if (keys_lo == nullptr && keys_hi == nullptr) {
-      *count += kernels_.leaf_ids(*leaf_, block, entries, query_, record_ids + *count);
+      *count += kernels_.leaf_ids(leaf, block, entries, query_, record_ids + *count);
     } else {
       uint16_t slots[kGroupsMax * kGroupSizeMax];
-      const uint32_t found = kernels_.leaf_slots(*leaf_, block, entries, query_, slots);
+      const uint32_t found = kernels_.leaf_slots(leaf, block, entries, query_, slots);
       const size_t at = size_t{*count} * dims;
-      leaf_->ReadEntries(block, slots, found, record_ids + *count,
-                         keys_lo == nullptr ? nullptr : keys_lo + at,
-                         keys_hi == nullptr ? nullptr : keys_hi + at);
+      leaf.ReadEntries(block, slots, found, record_ids + *count,
+                       keys_lo == nullptr ? nullptr : keys_lo + at,
+                       keys_hi == nullptr ? nullptr : keys_hi + at);
       *count += found;
     }
-    if (entries < leaf_->block_capacity) break;
+    if (entries < leaf.block_capacity) break;
   }
   return Status::Ok();
 }
@@ -146,14 +149,15 @@ Status WindowScan::NextLeaf(uint64_t* record_ids, uint32_t capacity, Leaf* leaf,
       XT_RETURN_IF_ERROR(Descend(node));
       continue;
     }
-    if (XT_UNLIKELY(leaf_->Capacity(node.order) > capacity)) {
+    const NodeLayout& layout = NodeLayout::Of(spec_, *node.node);
+    if (XT_UNLIKELY(layout.Capacity(node.order) > capacity)) {
       return Status::Corruption("leaf in block %u has 2^%u blocks", node.node->block_number,
                                 node.order);
     }
     PrefetchAhead();
     // Before the ids: an entry appended meanwhile may be among the ids only if nobody misses it in
     // the box; whoever deletes knows its entries from before the scan.
-    leaf->bounds = leaf_->Bounds(node.node);
+    leaf->bounds = layout.Bounds(node.node);
     XT_RETURN_IF_ERROR(Emit(node, record_ids, nullptr, nullptr, count));
     leaf->id = node.id;
     leaf->new_parent = descended_;
@@ -177,7 +181,7 @@ Status WindowScan::Next(uint64_t* record_ids, double* keys_lo, double* keys_hi, 
       continue;
     }
     // The kernels may write a whole leaf's worth before they know how much matches.
-    const uint32_t room = leaf_->Capacity(node.order);
+    const uint32_t room = NodeLayout::Of(spec_, *node.node).Capacity(node.order);
     if (XT_UNLIKELY(room > kScanBatchMin)) {
       return Status::Corruption("leaf in block %u has 2^%u blocks", node.node->block_number,
                                 node.order);

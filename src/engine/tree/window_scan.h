@@ -48,7 +48,7 @@ class WindowScan {
   // from now on, or come twice; nodes that are gone are passed over and set lost().
   Status Renew();
   uint64_t epoch() const { return epoch_; }
-  uint32_t dims() const { return leaf_->dims; }
+  uint32_t dims() const { return spec_.dims; }
   bool lost() const { return lost_; }
   // From now on Next returns, perhaps with nothing, after it has visited so many nodes; whether that was
   // all then says exhausted(). It lets a caller look for interrupts while nothing matches.
@@ -72,8 +72,9 @@ class WindowScan {
 
   StoreInterface* const store_;
   const Kernels& kernels_;
-  const NodeLayout* leaf_ = nullptr;   // Of the tree being scanned.
+  KeySpec spec_{};                     // Of the tree being scanned.
   const NodeLayout* inner_ = nullptr;
+  uint32_t leaf_head_bytes_ = 0;       // Of a leaf: header and group boxes.
   EpochReader* reader_ = nullptr;
   EpochPin pin_;
   bool window_pinned_ = false;

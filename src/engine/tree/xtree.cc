@@ -106,7 +106,7 @@ Result<bool> XTree::Contains(const Key& key, uint64_t record_id) const {
     const Place place = to_visit.back();
     to_visit.pop_back();
     XT_ASSIGN_OR_RETURN(const NodeRef ref, tree.Find(place.id, place.level));
-    const NodeLayout& layout = tree.layout(ref.node->level);
+    const NodeLayout& layout = tree.layout(ref);
     if (ref.node->level == 0) {
       if (HasEntry(layout, ref.node, key, record_id)) return true;
       continue;

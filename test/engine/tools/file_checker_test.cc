@@ -87,11 +87,12 @@ class FileCheckerTest : public ::testing::Test {
   static BlockHeader* BlockOf(Bytes* content, uint64_t block) {
     return reinterpret_cast<BlockHeader*>(content->data() + block * kBlockBytes);
   }
-  // The first block of this kind (and level), or 0.
+  // The first block of this kind (kLeaf: of any leaf) and level, or 0.
   static uint64_t FindBlock(Bytes* content, BlockKind kind, uint8_t level = 0) {
     for (uint64_t b = kSuperblockSlots; (b + 1) * kBlockBytes <= content->size(); ++b) {
       const BlockHeader* header = BlockOf(content, b);
-      if (header->kind == kind && header->level == level && BlockLsn(*header) != kLsnUnstamped) {
+      const bool is_kind = kind == BlockKind::kLeaf ? IsLeaf(header->kind) : header->kind == kind;
+      if (is_kind && header->level == level && BlockLsn(*header) != kLsnUnstamped) {
         return b;
       }
     }
@@ -168,7 +169,7 @@ TEST_F(FileCheckerTest, AParentBoxThatDoesNotContainItsChildIsFound) {
   const uint64_t block = FindBlock(&content, BlockKind::kInner, 1);
   ASSERT_NE(block, 0u);
   BlockHeader* header = BlockOf(&content, block);
-  const NodeLayout& layout = NodeLayout::For(KeySpec{8, CoordType::kF64, KeyKind::kBox}, false);
+  const NodeLayout& layout = NodeLayout::Inner(KeySpec{8, CoordType::kF64, KeyKind::kBox});
   Box32 box = layout.ChildBox(header, 0);
   box.hi[3] = box.lo[3];
   layout.ReplaceChild(header, 0, box);

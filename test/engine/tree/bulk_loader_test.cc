@@ -42,7 +42,7 @@ void AddSorted(BulkLoader* loader, const TestTree& tree, uint32_t batch) {
 }
 
 TEST(BulkLoader, PacksAnyNumberOfEntries) {
-  const NodeLayout& leaf = NodeLayout::For(kBoxes, true);
+  const NodeLayout& leaf = NodeLayout::ExactLeaf(kBoxes);
   std::vector<uint64_t> sizes = {0, 1, 2, 15, 16, 17, 191, 192, 193, 207, 208, 209, 383, 384, 385};
   for (uint64_t leaves : {288u, 289u, 320u, 321u}) sizes.push_back(leaves * 192 + 1);
   for (const uint64_t n : sizes) {
@@ -60,10 +60,11 @@ TEST(BulkLoader, PacksAnyNumberOfEntries) {
 }
 
 TEST(BulkLoader, PacksEveryShapeOfKey) {
-  for (const KeySpec& spec : TestSpecs()) {
-    SCOPED_TRACE(SpecName(spec));
-    TestTree tree(spec);
-    RandomKeys random(spec, 62);
+  for (const TestLeaf& leaf : TestLeaves()) {
+    SCOPED_TRACE(LeafName(leaf));
+    TestTree tree(leaf.spec);
+    RandomKeys random(leaf, 62);
+    random.keys_per_odd = 5000;
     FillModel(&tree, &random, 5000);
     BulkLoad(&tree, BulkOptions{90, 3});
     tree.Check();
@@ -105,11 +106,12 @@ TEST(BulkLoader, FillsLeavesAsAsked) {
 }
 
 TEST(BulkLoader, TakesSortedEntriesInBatchesOfAnySize) {
-  for (const KeySpec& spec : TestSpecs()) {
-    SCOPED_TRACE(SpecName(spec));
+  for (const TestLeaf& leaf : TestLeaves()) {
+    SCOPED_TRACE(LeafName(leaf));
     for (const uint32_t batch : {1u, 1000u, 100000u}) {
-      TestTree tree(spec);
-      RandomKeys random(spec, 65);
+      TestTree tree(leaf.spec);
+      RandomKeys random(leaf, 65);
+      random.keys_per_odd = 5000;
       FillModel(&tree, &random, 6000);
       BulkLoader loader(&tree.store, kTreeMain, BulkOptions{});
       AddSorted(&loader, tree, batch);

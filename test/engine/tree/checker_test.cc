@@ -23,8 +23,8 @@ class CheckerTest : public ::testing::Test {
     root_ = tree_.store.LookupNewest(NodeId{tree_.shared().root.load()}).value().node;
     leaf_ = tree_.store.LookupNewest(inner().Child(root_, 0)).value().node;
   }
-  const NodeLayout& inner() const { return NodeLayout::For(kBoxes, false); }
-  const NodeLayout& leaf() const { return NodeLayout::For(kBoxes, true); }
+  const NodeLayout& inner() const { return NodeLayout::Inner(kBoxes); }
+  const NodeLayout& leaf() const { return NodeLayout::Of(kBoxes, *leaf_); }
 
   TreeReport Check() {
     TreeReport report;

@@ -44,8 +44,7 @@ class HeapNode {
 };
 
 const NodeLayout& InnerLayout(uint32_t dims) {
-  return NodeLayout::For(KeySpec{static_cast<uint8_t>(dims), CoordType::kF64, KeyKind::kBox},
-                         false);
+  return NodeLayout::Inner(KeySpec{static_cast<uint8_t>(dims), CoordType::kF64, KeyKind::kBox});
 }
 
 Box32 RandomBox(std::mt19937* random, uint32_t dims, float extent_max) {

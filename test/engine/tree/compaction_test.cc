@@ -31,10 +31,9 @@ class LooseNode {
   std::vector<Block> blocks_;
 };
 
-struct Compaction : ::testing::TestWithParam<KeySpec> {
-  const KeySpec spec = GetParam();
-  const NodeLayout& layout = NodeLayout::For(spec, true);
-  RandomKeys random{spec, 7};
+struct Compaction : ::testing::TestWithParam<TestLeaf> {
+  const NodeLayout& layout = *GetParam().layout;
+  RandomKeys random{GetParam(), 7};
 
   // A leaf of `count` entries whose ids use all 48 bits.
   void Fill(LooseNode* leaf, uint32_t count) {
@@ -77,9 +76,9 @@ struct Compaction : ::testing::TestWithParam<KeySpec> {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Kinds, Compaction, ::testing::ValuesIn(TestSpecs()),
+INSTANTIATE_TEST_SUITE_P(Kinds, Compaction, ::testing::ValuesIn(TestLeaves()),
                          [](const auto& info) {
-                           std::string name = SpecName(info.param);
+                           std::string name = LeafName(info.param);
                            std::erase_if(name, [](char c) { return !std::isalnum(c); });
                            return name;
                          });

@@ -16,17 +16,15 @@ constexpr uint32_t kSlots = kGroupsMax * kGroupSizeMax;
 
 // A block of random entries, some of them alike.
 struct TestBlock {
-  TestBlock(const KeySpec& spec, uint32_t level, RandomKeys* random)
-      : heap(spec, level, NodeLayout::For(spec, level == 0).base_order) {
-    const NodeLayout& l = heap.layout();
+  TestBlock(const NodeLayout& l, RandomKeys* random) : heap(l, l.base_order) {
     const uint64_t count = random->Below(3) == 0 ? l.block_capacity
                                                  : random->Below(l.block_capacity + 1);
     for (uint32_t e = 0; e < count; ++e) {
       Key key = e > 0 && random->Below(10) == 0 ? keys[random->Below(e)] : random->NextKey();
-      if (level > 0) {
-        const Box32 box = Box32::Around(spec.dims, key.lo, key.hi);
-        std::copy(box.lo, box.lo + spec.dims, key.lo);
-        std::copy(box.hi, box.hi + spec.dims, key.hi);
+      if (!l.leaf) {
+        const Box32 box = Box32::Around(l.dims, key.lo, key.hi);
+        std::copy(box.lo, box.lo + l.dims, key.lo);
+        std::copy(box.hi, box.hi + l.dims, key.hi);
         l.AppendChild(heap.node(), box, NodeId::Make(e + 1, e % 64, 0x8001));
       } else {
         l.Append(heap.node(), key.lo, key.hi, Id(e));
@@ -51,16 +49,18 @@ void ForEachKernelSet(const Body& body) {
 
 TEST(Kernels, LeafMatchesAreThoseOfTheDefinition) {
   uint64_t matches = 0;
-  for (const KeySpec& spec : TestSpecs()) {
-    SCOPED_TRACE(SpecName(spec));
-    RandomKeys random(spec, 11);
+  for (const TestLeaf& test : TestLeaves()) {
+    SCOPED_TRACE(LeafName(test));
+    const KeySpec& spec = test.spec;
+    RandomKeys random(test, 11);
     random.nan = true;
     for (int round = 0; round < 30; ++round) {
-      TestBlock block(spec, 0, &random);
+      TestBlock block(*test.layout, &random);
       for (int q = 0; q < 10; ++q) {
         const Predicate p = random.NextPredicate();
         WindowQuery query;
         query.Prepare(spec, p);
+        query.PrepareFor(*test.layout);
         std::vector<uint64_t> expected_ids;
         std::vector<uint16_t> expected_slots;
         for (uint32_t e = 0; e < block.count() && !query.empty; ++e) {
@@ -116,7 +116,7 @@ TEST(Kernels, ChildrenArePassedExactlyIfTheirBoxesMayHoldMatches) {
     SCOPED_TRACE(SpecName(spec));
     RandomKeys random(KeySpec{spec.dims, CoordType::kF64, KeyKind::kBox}, 12);
     for (int round = 0; round < 100; ++round) {
-      TestBlock block(spec, 1, &random);
+      TestBlock block(NodeLayout::Inner(spec), &random);
       const Predicate p = random.NextPredicate();
       WindowQuery query;
       query.Prepare(spec, p);
@@ -146,13 +146,14 @@ TEST(Kernels, ChildrenArePassedExactlyIfTheirBoxesMayHoldMatches) {
 }
 
 TEST(Kernels, LeafDistancesAreBitEqualToTheDefinition) {
-  for (const KeySpec& spec : TestSpecs()) {
-    SCOPED_TRACE(SpecName(spec));
-    RandomKeys random(spec, 13);
+  for (const TestLeaf& test : TestLeaves()) {
+    SCOPED_TRACE(LeafName(test));
+    const KeySpec& spec = test.spec;
+    RandomKeys random(test, 13);
     random.nan = true;
     for (int round = 0; round < 200; ++round) {
       random.special_percent = round % 2 ? 5 : 0;
-      TestBlock block(spec, 0, &random);
+      TestBlock block(*test.layout, &random);
       NearestQuery query;
       query.Prepare(spec, random.NextKey().lo);
       ForEachKernelSet([&](const Kernels& k) {
@@ -177,13 +178,14 @@ TEST(Kernels, LeafDistancesAreBitEqualToTheDefinition) {
 }
 
 TEST(Kernels, LowerBoundsNeverExceedADistance) {
-  for (const KeySpec& spec : TestSpecs()) {
-    SCOPED_TRACE(SpecName(spec));
-    RandomKeys random(spec, 14);
+  for (const TestLeaf& test : TestLeaves()) {
+    SCOPED_TRACE(LeafName(test));
+    const KeySpec& spec = test.spec;
+    RandomKeys random(test, 14);
     for (int round = 0; round < 200; ++round) {
       random.special_percent = round % 2 ? 5 : 0;
-      TestBlock leaf(spec, 0, &random);
-      TestBlock inner(KeySpec{spec.dims, CoordType::kF64, KeyKind::kBox}, 1, &random);
+      TestBlock leaf(*test.layout, &random);
+      TestBlock inner(NodeLayout::Inner(spec), &random);
       NearestQuery query;
       query.Prepare(spec, random.NextKey().lo);
       ForEachKernelSet([&](const Kernels& k) {

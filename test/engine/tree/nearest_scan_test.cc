@@ -71,10 +71,11 @@ void ExpectNearestAgrees(TestTree* tree, const double* point, const Predicate& p
 }
 
 TEST(NearestScan, ReturnsAllEntriesInOrderOfDistance) {
-  for (const KeySpec& spec : TestSpecs()) {
-    SCOPED_TRACE(SpecName(spec));
-    TestTree tree(spec);
-    RandomKeys random(spec, 51);
+  for (const TestLeaf& leaf : TestLeaves()) {
+    SCOPED_TRACE(LeafName(leaf));
+    TestTree tree(leaf.spec);
+    RandomKeys random(leaf, 51);
+    random.keys_per_odd = 6000;
     FillModel(&tree, &random, 2000);
     BulkLoad(&tree);
     for (int q = 0; q < 8; ++q) {
@@ -84,10 +85,11 @@ TEST(NearestScan, ReturnsAllEntriesInOrderOfDistance) {
 }
 
 TEST(NearestScan, ReturnsOnlyWhatThePredicatePasses) {
-  for (const KeySpec& spec : TestSpecs()) {
-    SCOPED_TRACE(SpecName(spec));
-    TestTree tree(spec);
-    RandomKeys random(spec, 52);
+  for (const TestLeaf& leaf : TestLeaves()) {
+    SCOPED_TRACE(LeafName(leaf));
+    TestTree tree(leaf.spec);
+    RandomKeys random(leaf, 52);
+    random.keys_per_odd = 100;
     for (uint64_t id = 0; id < 500; ++id) tree.Insert(random.NextKey(), id);
     for (int q = 0; q < 20; ++q) {
       ExpectNearestAgrees(&tree, random.NextKey().lo, random.NextPredicate(), 33);

@@ -67,14 +67,16 @@ TEST(Rounding, OfValuesBeyondFloatsKeepsTheFiniteSideFinite) {
 TEST(NodeLayout, FillsTheBlockWithGroups) {
   const KeySpec box2{2, CoordType::kF64, KeyKind::kBox};
   const KeySpec point2{2, CoordType::kF64, KeyKind::kPoint};
-  EXPECT_EQ(NodeLayout::For(box2, true).block_capacity, 208u);
-  EXPECT_EQ(NodeLayout::For(point2, true).block_capacity, 352u);
-  EXPECT_EQ(NodeLayout::For(box2, false).block_capacity, 320u);
+  EXPECT_EQ(NodeLayout::ExactLeaf(box2).block_capacity, 208u);
+  EXPECT_EQ(NodeLayout::ExactLeaf(point2).block_capacity, 352u);
+  EXPECT_EQ(NodeLayout::DecimalLeaf(box2, 7).block_capacity, 352u);
+  EXPECT_EQ(NodeLayout::DecimalLeaf(point2, 0).block_capacity, 528u);
+  EXPECT_EQ(NodeLayout::Inner(box2).block_capacity, 320u);
   for (uint8_t dims = 1; dims <= kDimsMax; ++dims) {
     for (int i = 0; i < 8; ++i) {
       const KeySpec spec{dims, i & 1 ? CoordType::kF32 : CoordType::kF64,
                          i & 2 ? KeyKind::kPoint : KeyKind::kBox};
-      const NodeLayout& l = NodeLayout::For(spec, i & 4);
+      const NodeLayout& l = i & 4 ? NodeLayout::ExactLeaf(spec) : NodeLayout::Inner(spec);
       EXPECT_GE(l.base_capacity(), kNodeEntriesMin);
       EXPECT_LE(l.block_capacity, kGroupsMax * kGroupSizeMax);
       const uint32_t end = l.coords_offset + l.groups * l.group_coord_bytes;
@@ -87,11 +89,12 @@ TEST(NodeLayout, FillsTheBlockWithGroups) {
 }
 
 TEST(NodeLayout, AppendedEntriesAreReadBackExactly) {
-  for (const KeySpec& spec : TestSpecs()) {
-    SCOPED_TRACE(SpecName(spec));
-    HeapNode heap(spec, 0, NodeLayout::For(spec, true).base_order);
+  for (const TestLeaf& leaf : TestLeaves()) {
+    SCOPED_TRACE(LeafName(leaf));
+    const KeySpec& spec = leaf.spec;
+    HeapNode heap(*leaf.layout, leaf.layout->base_order);
     const NodeLayout& l = heap.layout();
-    RandomKeys random(spec, 2);
+    RandomKeys random(leaf, 2);
     random.nan = true;
     std::vector<Key> keys;
     for (uint32_t e = 0; e < l.Capacity(heap.node()->order); ++e) {
@@ -113,11 +116,12 @@ TEST(NodeLayout, AppendedEntriesAreReadBackExactly) {
 }
 
 TEST(NodeLayout, ReadsChosenEntriesOfABlockAsOneByOne) {
-  for (const KeySpec& spec : TestSpecs()) {
-    SCOPED_TRACE(SpecName(spec));
-    HeapNode heap(spec, 0, NodeLayout::For(spec, true).base_order);
+  for (const TestLeaf& leaf : TestLeaves()) {
+    SCOPED_TRACE(LeafName(leaf));
+    const KeySpec& spec = leaf.spec;
+    HeapNode heap(*leaf.layout, leaf.layout->base_order);
     const NodeLayout& l = heap.layout();
-    RandomKeys random(spec, 5);
+    RandomKeys random(leaf, 5);
     random.nan = true;
     for (uint32_t e = 0; e < l.block_capacity; ++e) {
       const Key key = random.NextKey();
@@ -147,11 +151,12 @@ TEST(NodeLayout, ReadsChosenEntriesOfABlockAsOneByOne) {
 }
 
 TEST(NodeLayout, BuildKeepsAllEntriesAndBoundsThem) {
-  for (const KeySpec& spec : TestSpecs()) {
-    SCOPED_TRACE(SpecName(spec));
-    HeapNode heap(spec, 0, NodeLayout::For(spec, true).base_order + 1);
+  for (const TestLeaf& leaf : TestLeaves()) {
+    SCOPED_TRACE(LeafName(leaf));
+    const KeySpec& spec = leaf.spec;
+    HeapNode heap(*leaf.layout, leaf.layout->base_order + 1);
     const NodeLayout& l = heap.layout();
-    RandomKeys random(spec, 3);
+    RandomKeys random(leaf, 3);
     random.nan = true;
     const auto count =
         static_cast<uint32_t>(l.Capacity(heap.node()->order) - random.Below(l.group_size));
@@ -186,7 +191,7 @@ TEST(NodeLayout, BuildKeepsAllEntriesAndBoundsThem) {
 
 TEST(NodeLayout, BuildPicksOnlyWhatIsAskedFor) {
   const KeySpec spec{2, CoordType::kF64, KeyKind::kBox};
-  HeapNode heap(spec, 0, 0);
+  HeapNode heap(NodeLayout::ExactLeaf(spec), 0);
   EntryList list(2);
   const double at[] = {1, 2};
   for (uint32_t e = 0; e < 40; ++e) list.Add(at, at, e);
@@ -199,7 +204,7 @@ TEST(NodeLayout, BuildPicksOnlyWhatIsAskedFor) {
 TEST(NodeLayout, WideningAChildOnlyGrowsItAndItsGroup) {
   for (uint8_t dims : {1, 2, 8, 32}) {
     const KeySpec spec{dims, CoordType::kF64, KeyKind::kBox};
-    HeapNode heap(spec, 1, NodeLayout::For(spec, false).base_order);
+    HeapNode heap(NodeLayout::Inner(spec), NodeLayout::Inner(spec).base_order);
     const NodeLayout& l = heap.layout();
     RandomKeys random(spec, 4);
     const auto next_box = [&] {
@@ -232,7 +237,7 @@ TEST(NodeLayout, WideningAChildOnlyGrowsItAndItsGroup) {
 // Each thread widens in one direction at a time, so that a widening which overwrote another's would be
 // seen in the end.
 TEST(NodeLayout, ThreadsThatWidenOneChildLeaveWhatContainsAll) {
-  const NodeLayout& l = NodeLayout::For(KeySpec{2, CoordType::kF64, KeyKind::kBox}, false);
+  const NodeLayout& l = NodeLayout::Inner(KeySpec{2, CoordType::kF64, KeyKind::kBox});
   alignas(64) static std::byte memory[kBlockBytes];
   auto* node = reinterpret_cast<BlockHeader*>(memory);
   constexpr int kThreads = 4, kSteps = 20000;
@@ -270,7 +275,7 @@ TEST(NodeLayout, ThreadsThatWidenOneChildLeaveWhatContainsAll) {
 
 TEST(NodeLayout, ReplacingAChildFitsItsGroupAgain) {
   const KeySpec spec{2, CoordType::kF64, KeyKind::kBox};
-  HeapNode heap(spec, 1, 0);
+  HeapNode heap(NodeLayout::Inner(spec), 0);
   const NodeLayout& l = heap.layout();
   const Box32 large{{-100, -100}, {100, 100}}, small{{1, 2}, {3, 4}}, other{{5, 5}, {6, 6}};
   l.AppendChild(heap.node(), large, NodeId{1});

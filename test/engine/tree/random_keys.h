@@ -1,9 +1,14 @@
 // Random keys and predicates for differential tests, with the values that break comparisons mixed in.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <random>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "tree/geometry.h"
@@ -32,9 +37,38 @@ inline std::string SpecName(const KeySpec& spec) {
          (spec.kind == KeyKind::kBox ? " boxes" : " points");
 }
 
+// All layouts of leaves that the tests go through.
+struct TestLeaf {
+  KeySpec spec;
+  const NodeLayout* layout;
+  int scale;  // -1: an exact leaf.
+};
+inline std::vector<TestLeaf> TestLeaves() {
+  std::vector<TestLeaf> leaves;
+  for (const KeySpec& spec : TestSpecs()) {
+    leaves.push_back(TestLeaf{spec, &NodeLayout::ExactLeaf(spec), -1});
+    if (!NodeLayout::HasDecimal(spec)) continue;
+    for (const int scale : {0, 3, kDecimalScaleMax}) {
+      leaves.push_back(TestLeaf{spec, &NodeLayout::DecimalLeaf(spec, scale), scale});
+    }
+  }
+  return leaves;
+}
+inline std::string LeafName(const TestLeaf& leaf) {
+  if (leaf.scale < 0) return SpecName(leaf.spec);
+  return SpecName(leaf.spec) + " in decimals of scale " + std::to_string(leaf.scale);
+}
+
 class RandomKeys {
  public:
   RandomKeys(const KeySpec& spec, uint64_t seed) : spec_(spec), random_(seed) {}
+  // Keys for such a leaf.
+  RandomKeys(const TestLeaf& leaf, uint64_t seed)
+      : scale(leaf.scale), spec_(leaf.spec), random_(seed) {}
+  // Keys are decimal in this scale, if it is not -1,
+  int scale = -1;
+  // but for one in so many, if that is not 0.
+  uint64_t keys_per_odd = 0;
   // How many of a hundred coordinates are special values; NaN only if wanted.
   int special_percent = 5;
   bool nan = false;
@@ -43,7 +77,8 @@ class RandomKeys {
   double Uniform(double lo, double hi) {
     return std::uniform_real_distribution<double>(lo, hi)(random_);
   }
-  double Coordinate() {
+  double Coordinate() { return scale < 0 ? AnyCoordinate() : DecimalCoordinate(); }
+  double AnyCoordinate() {
     double x = Below(4) == 0 ? std::floor(Uniform(-8, 8)) : Uniform(-100, 100);
     if (static_cast<int>(Below(100)) < special_percent) {
       const double specials[] = {0.0, -0.0, kTestInf, -kTestInf, 1e300, -1e300, 1e-310, -1e-310,
@@ -52,8 +87,29 @@ class RandomKeys {
     }
     return spec_.coord == CoordType::kF32 ? static_cast<double>(static_cast<float>(x)) : x;
   }
+  // The decimal nearest to x.
+  double Snap(double x) const {
+    const double unit = kPowersOfTen[scale];
+    constexpr double kMax = kDecimalMax;
+    return FromDecimal(static_cast<int32_t>(std::clamp(std::round(x * unit), -kMax, kMax)), unit);
+  }
+  double DecimalCoordinate() {
+    if (static_cast<int>(Below(100)) < special_percent) {
+      const double specials[] = {0, 1e12, -1e12, 1, -1};
+      return Snap(specials[Below(5)]);
+    }
+    const double range = std::min(100.0, kDecimalMax / kPowersOfTen[scale]);
+    return Snap(Below(4) == 0 ? std::floor(Uniform(-8, 8)) : Uniform(-range, range));
+  }
+  double Bound() { return scale >= 0 && Below(2) == 0 ? AnyCoordinate() : Coordinate(); }
   Key NextKey() {
     Key key;
+    if (scale >= 0 && keys_per_odd != 0 && Below(keys_per_odd) == 0) {
+      const int decimals = std::exchange(scale, -1);
+      key = NextKey();
+      scale = decimals;
+      return key;
+    }
     for (uint32_t d = 0; d < spec_.dims; ++d) {
       key.lo[d] = Coordinate();
       key.hi[d] = key.lo[d];
@@ -63,6 +119,7 @@ class RandomKeys {
         case 1: key.hi[d] = Coordinate(); break;
         default: key.hi[d] = key.lo[d] + Uniform(0, 5);
       }
+      if (scale >= 0) key.hi[d] = Snap(key.hi[d]);
       if (spec_.coord == CoordType::kF32) key.hi[d] = static_cast<float>(key.hi[d]);
       if (key.lo[d] > key.hi[d]) std::swap(key.lo[d], key.hi[d]);
     }
@@ -74,7 +131,7 @@ class RandomKeys {
     p.nan_matches = Below(2) != 0;
     const uint64_t shape = Below(6);
     for (uint32_t d = 0; d < spec_.dims; ++d) {
-      double a = Coordinate(), b = Coordinate();
+      double a = Bound(), b = Bound();
       if (shape < 4) b = a + Uniform(0, spec_.dims > 3 ? 200 : 60);
       if (a > b) std::swap(a, b);
       if (spec_.dims > 3 && Below(3) != 0) continue;  // Lest nothing match.
@@ -121,16 +178,16 @@ inline bool Matches(const KeySpec& spec, const Predicate& p, const Key& key) {
 // A node in memory of its own, as a store would hand it out.
 class HeapNode {
  public:
-  HeapNode(const KeySpec& spec, uint32_t level, uint32_t order)
-      : layout_(NodeLayout::For(spec, level == 0)),
+  HeapNode(const NodeLayout& layout, uint32_t order)
+      : layout_(layout),
         memory_(static_cast<std::byte*>(
             std::aligned_alloc(kBlockBytes, size_t{kBlockBytes} << order))) {
     std::memset(memory_, 0x5a, size_t{kBlockBytes} << order);  // Stale bytes, as in reused extents.
     for (uint32_t i = 0; i < 1u << order; ++i) {
       BlockHeader* block = NodeLayout::Block(node(), i);
       *block = BlockHeader{};
-      block->kind = level == 0 ? BlockKind::kLeaf : BlockKind::kInner;
-      block->level = static_cast<uint8_t>(level);
+      block->kind = layout.kind;
+      block->level = layout.leaf ? 0 : 1;
       block->order = static_cast<uint8_t>(order);
       block->extent_index = static_cast<uint8_t>(i);
     }

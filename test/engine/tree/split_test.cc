@@ -380,7 +380,7 @@ TEST(Split, ArrangedSidesKeepTheirEntriesInCompactGroups) {
       return margin;
     };
     const std::vector<uint32_t> before = splitter.order();
-    splitter.ArrangeSides(choice, 16);
+    splitter.ArrangeSides(choice, 16, 16);
     const std::vector<uint32_t> after = splitter.order();
     EXPECT_EQ(side(before, false), side(after, false));
     EXPECT_EQ(side(before, true), side(after, true));

@@ -19,7 +19,7 @@ class TreeChangeTest : public ::testing::Test {
   }
   NodeRef Root() { return *change_.Find(change_.root(), 1); }
   NodeRef Leaf(uint32_t i) {
-    return *change_.Find(change_.layout(1).Child(Root().node, i), 0);
+    return *change_.Find(change_.inner_layout().Child(Root().node, i), 0);
   }
 
   TestTree t_;
@@ -39,7 +39,7 @@ TEST_F(TreeChangeTest, EditsWaitForApply) {
   EXPECT_EQ(t_.Hash(), before);
   change_.Apply();
   EXPECT_FALSE(change_.active());
-  EXPECT_TRUE(change_.layout(1).ChildBox(root.node, 0).Contains(2, box));
+  EXPECT_TRUE(change_.inner_layout().ChildBox(root.node, 0).Contains(2, box));
   EXPECT_TRUE(*t_.tree.Contains(far, 77));
   t_.model[77] = far;
 }
@@ -77,10 +77,11 @@ TEST_F(TreeChangeTest, CopiesAreWholeAndInvisible) {
 }
 
 TEST_F(TreeChangeTest, StatisticsFollowTheNodes) {
-  const uint32_t large = change_.layout(1).base_order + 1u;
+  const NodeLayout& leaf = NodeLayout::ExactLeaf(t_.spec);
+  const uint32_t large = change_.inner_layout().base_order + 1u;
   ASSERT_TRUE(change_.Begin().ok());
-  ASSERT_TRUE(change_.StageNew(1, large, 0).ok());
-  ASSERT_TRUE(change_.StageNew(0, change_.layout(0).base_order, 0).ok());
+  ASSERT_TRUE(change_.StageNew(change_.inner_layout(), 1, large, 0).ok());
+  ASSERT_TRUE(change_.StageNew(leaf, 0, leaf.base_order, 0).ok());
   change_.AddHeight(3);
   EXPECT_EQ(t_.shared().supernodes.load(), 0u);
   EXPECT_EQ(t_.shared().nodes_by_level[1].load(), 1u);
@@ -94,7 +95,7 @@ TEST_F(TreeChangeTest, StatisticsFollowTheNodes) {
 TEST_F(TreeChangeTest, DiscardForgetsEverything) {
   const uint64_t before = t_.Hash();
   ASSERT_TRUE(change_.Begin().ok());
-  ASSERT_TRUE(change_.StageNew(0, 0, 0).ok());
+  ASSERT_TRUE(change_.StageNew(NodeLayout::ExactLeaf(t_.spec), 0, 0, 0).ok());
   ASSERT_TRUE(change_.StageFree(Leaf(0)).ok());
   change_.SetRoot(NodeId{});
   change_.AddEntries(-5);

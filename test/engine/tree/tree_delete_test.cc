@@ -82,7 +82,7 @@ TEST(TreeDelete, UnderfullNodesAreMerged) {
   }
   t.Check();
   const double fill = 2000.0 / t.shared().nodes_by_level[0].load() /
-                      NodeLayout::For(kBoxes2, true).base_capacity();
+                      NodeLayout::ExactLeaf(kBoxes2).base_capacity();
   EXPECT_GT(fill, 0.28) << leaves << " leaves before, " << t.shared().nodes_by_level[0].load()
                         << " after";
 }

@@ -159,7 +159,7 @@ class TestTree {
       ASSERT_TRUE(ref.ok()) << ref.status().message();
       visit(*ref);
       if (ref->node->level == 0) continue;
-      const NodeLayout& layout = NodeLayout::For(spec, false);
+      const NodeLayout& layout = NodeLayout::Inner(spec);
       const uint32_t count = layout.Count(ref->node);
       for (uint32_t e = 0; e < count; ++e) to_visit.push_back(layout.Id(ref->node, e));
     }
@@ -169,7 +169,7 @@ class TestTree {
     std::map<uint64_t, Key> entries;
     ForEachNode(root, epoch, [&](const NodeRef& ref) {
       if (ref.node->level > 0) return;
-      const NodeLayout& layout = NodeLayout::For(spec, true);
+      const NodeLayout& layout = NodeLayout::Of(spec, *ref.node);
       const uint32_t count = layout.Count(ref.node);
       for (uint32_t e = 0; e < count; ++e) {
         Key key;

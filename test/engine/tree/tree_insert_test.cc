@@ -200,7 +200,7 @@ TEST(TreeInsert, PointQueriesVisitFewLeaves) {
   }
   EXPECT_LT(visited, 1150u);
   // R* fills to about 70 %.
-  EXPECT_GT(100000.0 / leaves / NodeLayout::For(kBoxes2, true).base_capacity(), 0.62);
+  EXPECT_GT(100000.0 / leaves / NodeLayout::ExactLeaf(kBoxes2).base_capacity(), 0.62);
 }
 
 // Rows of numbers from a file bundled for the tests.
@@ -274,8 +274,8 @@ TEST(Supernodes2, ASupernodeOfTheLargestSizeIsSplit) {
   TestTree t(spec);
   Key key;
   for (uint32_t d = 0; d < kDimsMax; ++d) key.lo[d] = key.hi[d] = 1;
-  const uint32_t limit = NodeLayout::For(spec, false).Capacity(kOrderMax);
-  const uint32_t per_leaf = NodeLayout::For(spec, true).base_capacity();
+  const uint32_t limit = NodeLayout::Inner(spec).Capacity(kOrderMax);
+  const uint32_t per_leaf = NodeLayout::ExactLeaf(spec).base_capacity();
   uint64_t id = 0;
   while (t.shared().nodes_by_level[0].load() <= limit + 2) t.Insert(key, id++);
   EXPECT_GE(id, uint64_t{limit} * per_leaf / 2);

@@ -37,10 +37,11 @@ void ExpectScansAgree(TestTree* tree, RandomKeys* random, int queries, uint64_t*
 
 TEST(WindowScan, OfAPackedTreeReturnsExactlyTheMatches) {
   uint64_t matches = 0;
-  for (const KeySpec& spec : TestSpecs()) {
-    SCOPED_TRACE(SpecName(spec));
-    TestTree tree(spec);
-    RandomKeys random(spec, 41);
+  for (const TestLeaf& leaf : TestLeaves()) {
+    SCOPED_TRACE(LeafName(leaf));
+    TestTree tree(leaf.spec);
+    RandomKeys random(leaf, 41);
+    random.keys_per_odd = 6000;
     FillModel(&tree, &random, 3000);
     BulkLoad(&tree);
     ExpectScansAgree(&tree, &random, 40, &matches);
@@ -50,10 +51,11 @@ TEST(WindowScan, OfAPackedTreeReturnsExactlyTheMatches) {
 
 TEST(WindowScan, OfAnInsertedTreeReturnsExactlyTheMatches) {
   uint64_t matches = 0;
-  for (const KeySpec& spec : TestSpecs()) {
-    SCOPED_TRACE(SpecName(spec));
-    TestTree tree(spec);
-    RandomKeys random(spec, 42);
+  for (const TestLeaf& leaf : TestLeaves()) {
+    SCOPED_TRACE(LeafName(leaf));
+    TestTree tree(leaf.spec);
+    RandomKeys random(leaf, 42);
+    random.keys_per_odd = 200;
     for (uint64_t id = 0; id < 1500; ++id) {
       tree.Insert(random.NextKey(), id);
       if (id % 500 == 250) tree.Capture();

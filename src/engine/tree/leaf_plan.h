@@ -1,0 +1,61 @@
+// LeafPlan: into how many leaves a bulk load's entries go, and in what layout each is written.
+//
+// Decimal leaves hold half as many entries again as exact ones or more, but one key that is not decimal
+// keeps a whole leaf from being one. So all keys are looked at first. Where next to all are decimal in
+// one scale, leaves are packed as large as decimal ones are, and the few with an odd key are divided in
+// exact ones. Otherwise all leaves are exact.
+//
+// Threads: Survey starts its own (tree/parallel.h); otherwise one.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "tree/geometry.h"
+#include "tree/kd_order.h"
+#include "tree/node_layout.h"
+
+namespace xtree {
+
+// One key in so many may be odd before leaves are exact: about one leaf in twelve then has one.
+inline constexpr uint64_t kKeysPerOdd = 4096;
+
+// Entries that a node is packed with: the fill factor, to the nearest whole group, since a group that
+// is partly filled costs as much to compare as a full one.
+uint32_t PackedEntries(const NodeLayout& layout, uint32_t fill_percent);
+
+class LeafPlan {
+ public:
+  // The coordinates of entry i, corner after corner as the layouts have them.
+  using KeyOf = std::function<const double*(uint64_t)>;
+  // Leaf i holds the entries order[begin] to order[begin + count - 1].
+  struct Leaf {
+    uint64_t begin;
+    uint32_t count;
+    const NodeLayout* layout;
+  };
+
+  LeafPlan(const KeySpec& spec, uint32_t fill_percent, uint64_t entries, const KeyOf& key_of,
+           uint32_t threads);
+
+  // How the entries are to be ordered (KdOrder).
+  const NodeShares& shares() const { return shares_; }
+  uint64_t leaves_max() const { return shares_.nodes + std::min(odd_keys_, shares_.nodes); }
+  // `order` has shares().entries of the entries, as KdOrder returns them.
+  std::vector<Leaf> Leaves(const std::vector<uint32_t>& order) const;
+
+ private:
+  // Decides between decimal and exact leaves; returns the layout.
+  const NodeLayout& Survey(const KeySpec& spec, uint64_t entries, const KeyOf& key_of,
+                           uint32_t threads);
+
+  const NodeLayout& exact_;
+  std::vector<uint8_t> odd_;  // For each key, if leaves are decimal.
+  uint64_t odd_keys_ = 0;
+  const NodeLayout& layout_;
+  const NodeShares shares_;
+};
+
+}  // namespace xtree
