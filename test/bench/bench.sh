@@ -1,106 +1,259 @@
 #!/bin/sh
-# make bench: xtree beside GiST, SP-GiST and BRIN on the same real rows in one run, then the engine
-# alone. Prints Markdown tables of medians and ratios, and leaves them in build/bench.md.
+# make bench: xtree beside GiST, SP-GiST and BRIN on the same real rows in one run, then the engine alone. Prints
+# Markdown tables of medians and ratios, and leaves them in build/bench.md (readme.sh puts them into README.md).
 #
+#   BENCH_PARTS    default all:
+#     queries      builds, sizes, windows, counts, nearest, joins, polygons
+#     connections  first query of a connection, memory of 100
+#     inserts      bulk, one a transaction, two sessions; WAL; VACUUM
+#     recovery     after a crash with 300,000 inserts
+#     plans        what the planner chooses, beside the best plan
+#     engine       in memory and durable: boost, SQLite, LMDB, many dimensions
 #   XTREE_DATA     directory of the large files (test/data/README.md); default ../shared/data
 #   BENCH_ROWS     at most so many rows of each file; default all
-#   BENCH_RUNS     repetitions of each measurement; default 5
-#   BENCH_MEMORY   maintenance_work_mem; default 256MB
+#   BENCH_RUNS     repetitions of each measurement; default 3. With 1 the whole takes about 20 minutes.
 #   BENCH_METHODS  default "gist spgist brin xtree"
+#   BENCH_MEMORY   maintenance_work_mem; default as in bench.conf, which has all settings
 cd "$(dirname "$0")/../.."
 test/lib/setup.sh bench
 . test/lib/common.sh
+. test/bench/lib.sh
 DATA=${XTREE_DATA:-$SRC/../shared/data}
 ROWS=${BENCH_ROWS:-100000000}
-RUNS=${BENCH_RUNS:-5}
+RUNS=${BENCH_RUNS:-3}
 METHODS=${BENCH_METHODS:-gist spgist brin xtree}
+PARTS=${BENCH_PARTS:-queries connections inserts recovery plans engine}
+MEMORY=${BENCH_MEMORY:-$(sed -n 's/^maintenance_work_mem = //p' test/bench/bench.conf)}
 
-prepare_run_area
-prepare_sockets bench
-prepare_postgres
-new_server bench
-as_server_user sh -c "cat >>'$RUN/bench/postgresql.conf'" <<CONF
-shared_buffers = 2GB
-maintenance_work_mem = ${BENCH_MEMORY:-256MB}
-max_wal_size = 16GB
-checkpoint_timeout = 1h
-autovacuum = off
-jit = off
-max_parallel_workers_per_gather = 0
-max_parallel_maintenance_workers = 0
-CONF
-start_server bench
-trap 'stop_server bench; rm -rf "$SOCKETS" "$RUN/bench.sockets" "$RUN/bench"' EXIT
+load_tables() {
+	note "loading"
+	sql -f test/bench/load.sql
+	if [ -f "$DATA/boxes_shore_seg_world_h.csv.gz" ] && [ -f "$DATA/points_shore_europe.csv.gz" ]; then
+		source="GSHHG shorelines: boxes of the whole world, points of Europe"
+		gzip -dc "$DATA/boxes_shore_seg_world_h.csv.gz" | sql -c 'COPY raw_boxes FROM STDIN WITH (FORMAT csv)'
+		gzip -dc "$DATA/points_shore_europe.csv.gz" | sql -c 'COPY raw_points FROM STDIN WITH (FORMAT csv)'
+	else
+		source="bundled data enlarged tenfold by jittered copies: the large files were not found in $DATA"
+		gzip -dc test/data/boxes_shore_seg_med.csv.gz | sql -c 'COPY raw_boxes FROM STDIN WITH (FORMAT csv)'
+		gzip -dc test/data/points_cities.csv.gz | cut -d, -f2,3 | sql -c 'COPY raw_points FROM STDIN WITH (FORMAT csv)'
+		sql -c 'CALL enlarge(10)'
+	fi
+	gzip -dc test/data/poly_world50m.tsv.gz | sql -c 'COPY countries FROM STDIN'
+	sql -v rows="$ROWS" -f test/bench/tables.sql
+	for file in queries inserts plans; do sql -f "test/bench/$file.sql"; done
+}
 
-sql() { "$BIN/psql" -X -q -h "$SOCKETS" -p 5432 -U postgres -d postgres -v ON_ERROR_STOP=1 "$@"; }
-note() { printf '%s %s\n' "$(date +%T)" "$*" >&2; }
+# BRIN has operator classes for boxes alone.
+indexes() { [ "$1" != brin ] || [ "$2" = box ]; }
 
-note "loading"
-sql -f test/bench/load.sql
-if [ -f "$DATA/boxes_shore_seg_world_h.csv.gz" ] && [ -f "$DATA/points_shore_europe.csv.gz" ]; then
-	source="GSHHG shorelines: boxes of the whole world, points of Europe"
-	gzip -dc "$DATA/boxes_shore_seg_world_h.csv.gz" | sql -c 'COPY raw_boxes FROM STDIN WITH (FORMAT csv)'
-	gzip -dc "$DATA/points_shore_europe.csv.gz" | sql -c 'COPY raw_points FROM STDIN WITH (FORMAT csv)'
-else
-	source="bundled data enlarged tenfold by jittered copies: the large files were not found in $DATA"
-	gzip -dc test/data/boxes_shore_seg_med.csv.gz | sql -c 'COPY raw_boxes FROM STDIN WITH (FORMAT csv)'
-	gzip -dc test/data/points_cities.csv.gz | cut -d, -f2,3 | sql -c 'COPY raw_points FROM STDIN WITH (FORMAT csv)'
-	sql -c 'CALL enlarge(10)'
-fi
-sql -v rows="$ROWS" -f test/bench/tables.sql
-
-for method in $METHODS; do
-	for key in box point; do
-		# BRIN has no operator class for points.
-		[ "$method-$key" != brin-point ] || continue
-		note "$method, $key: build and queries"
-		sql -c "CALL bench_build('$method', '$key', $RUNS)"
-		[ $method != gist ] || sql -c "CALL make_windows('$key')"
-		sql -c 'VACUUM ANALYZE boxes' -c 'VACUUM ANALYZE points'
-		sql -c "CALL bench_queries('$method', '$key', $RUNS)" -c "DROP INDEX bench_index"
+part_queries() {
+	sql -c 'CALL make_areas()'
+	for key in box point polygon; do
+		note "$key: windows, and their rows by TID"
+		sql -c "CALL make_windows('$key')"
+		for method in $METHODS; do
+			indexes "$method" "$key" || continue
+			note "$method, $key: build and queries"
+			sql -c "CALL bench_build('$method', '$key', $RUNS)" -c VACUUM
+			sql -c "CALL bench_queries('$method', '$key', $RUNS)"
+			sql -c 'DROP INDEX bench_index'
+		done
+		sql -c "CALL bench_queries('floor', '$key', $RUNS)"
 	done
-done
-# Inserts go to a copy of the first half of each table, in random order.
-for method in none $METHODS; do
+}
+
+# Medians of the first query of 200 connections each: with the plan as the planner makes it.
+first_query() {
+	echo "$2" >"$SCRATCH/first.sql"
+	run=1
+	while [ "$run" -le "$RUNS" ]; do
+		rm -f "$SCRATCH"/first.[0-9]*
+		"$BIN/pgbench" -n -h "$SOCKETS" -p 5432 -U postgres -C -t 200 -l --log-prefix="$SCRATCH/first" -f "$SCRATCH/first.sql" \
+			postgres >/dev/null 2>&1
+		sql -c "CALL result('$key', 'first query of a connection, us', '$1',
+			$(cat "$SCRATCH"/first.[0-9]* | awk '{ print $3 }' | sort -n | awk '{ us[NR] = $1 } END { print us[int((NR + 1) / 2)] }'))"
+		run=$((run + 1))
+	done
+}
+
+# What 100 connections that have all asked the same queries take, in MB: shared pages are divided among those who
+# map them.
+connections_memory() {
+	cat >"$SCRATCH/memory.sql" <<-SQL
+		SELECT sum(found) FROM windows, LATERAL (SELECT count(id) AS found FROM boxes WHERE key && win) AS f
+			WHERE kind = 'box' AND size = 100;
+		\sleep 60 s
+	SQL
+	"$BIN/pgbench" -n -h "$SOCKETS" -p 5432 -U postgres -c 100 -j 1 -t 1 -f "$SCRATCH/memory.sql" postgres >/dev/null 2>&1 &
+	pgbench=$!
+	until [ "$(sql -c "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgbench' AND state = 'idle'
+		AND query LIKE '%LATERAL%'")" = 100 ]; do sleep 0.5; done
+	for pid in $(sql -c "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgbench'"); do
+		as_server_user cat "/proc/$pid/smaps_rollup"
+	done | awk '/^Pss:/ { pss += $2 } /^Private_(Clean|Dirty):/ { private += $2 } END { print pss / 1024, private / 1024 }' \
+		>"$SCRATCH/memory"
+	{ kill "$pgbench"; wait "$pgbench"; } 2>/dev/null || true
+	read -r pss private <"$SCRATCH/memory"
+	sql -c "CALL result('$key', 'memory of 100 connections, MB', '$1', $pss)" \
+		-c "CALL result('$key', 'memory of 100 connections, private, MB', '$1', $private)"
+}
+
+part_connections() {
+	key=box
+	[ "$(sql -c "SELECT count(*) FROM windows WHERE kind = 'box'")" != 0 ] || sql -c "CALL make_windows('box')"
+	win=$(sql -c "SELECT win FROM windows WHERE kind = 'box' AND size = 100 LIMIT 1")
+	for method in $METHODS; do
+		[ "$method" != brin ] || continue
+		note "$method: connections"
+		sql -c "CREATE INDEX bench_index ON boxes USING $method (key)" -c 'VACUUM boxes'
+		first_query "$method" "SELECT count(id) FROM boxes WHERE key && box '$win'"
+		connections_memory "$method"
+		sql -c 'DROP INDEX bench_index'
+	done
+	first_query floor "SELECT count(id) FROM boxes WHERE ctid = ANY ('$(sql -c "SELECT tids FROM windows
+		WHERE kind = 'box' AND size = 100 LIMIT 1")')"
+}
+
+# The statement's time, and how long the index itself took: from the message about the marker, which is always
+# done at once, to the one about the index, in the server's log. Removal and cleanup have one each.
+bench_vacuum() {
+	sql -c 'DELETE FROM inserts WHERE id % 10 = 3' -c CHECKPOINT
+	lines=$(wc -l <"$RUN/$SERVER.log")
+	start=$(now)
+	sql -c 'SET log_min_messages = debug2' -c 'VACUUM (PARALLEL 0) inserts'
+	sql -c "CALL result('$2', 'VACUUM after 10 % deletes, ms', '$1', 1000 * $(since "$start"))"
+	[ "$1" != none ] || return 0
+	tail -n "+$((lines + 1))" "$RUN/$SERVER.log" | awk '
+		/index "inserts_(marker|index)"/ && /scanned index|now contains/ {
+			split($2, t, ":"); ms = 1000 * (3600 * t[1] + 60 * t[2] + t[3])
+			if (/inserts_index/ && before != "") total += ms - before
+			before = ms
+		} END { print total + 0 }' >"$SCRATCH/vacuum"
+	sql -c "CALL result('$2', 'VACUUM, index phase, ms', '$1', $(cat "$SCRATCH/vacuum"))"
+}
+
+# One session, then two at once, each with a batch of its own.
+bench_sessions() {
+	for batches in "batch4" "batch5 batch6"; do
+		{ echo 'BEGIN; SELECT pg_advisory_lock(1) \g /dev/null'; sleep 1; } | sql &
+		pids=$!
+		sleep 0.5
+		for batch in $batches; do
+			sql -c "CALL session_inserts('$batch')" &
+			pids="$pids $!"
+		done
+		# shellcheck disable=SC2086
+		wait $pids
+	done
+	sql -c "CALL bench_sessions('$1', '$2')"
+}
+
+part_inserts() {
 	for key in box point; do
-		[ "$method-$key" != brin-point ] || continue
-		note "$method, $key: inserts, vacuum"
-		run=1
-		while [ $run -le "$RUNS" ] && [ $run -le 3 ]; do
-			for images in off on; do
-				sql -c "ALTER SYSTEM SET full_page_writes = $images" -c 'SELECT pg_reload_conf()' -o /dev/null
-				sql -c "CALL prepare_inserts('$method', '$key')" -c 'CHECKPOINT' -c 'SELECT pg_sleep(0.2)' -o /dev/null
-				sql -c "CALL bench_inserts('$method', '$key', 'images $images')"
+		for batch in 0 1 2 3 4 5 6; do sql -c "CALL prepare_batch('batch$batch', '$key', $batch, 1)"; done
+		for method in none $METHODS; do
+			indexes "$method" "$key" || continue
+			note "$method, $key: inserts, VACUUM"
+			run=1
+			while [ "$run" -le "$RUNS" ]; do
+				set_system 'full_page_writes = off'
+				sql -c "CALL prepare_inserts('$method', '$key')" -c CHECKPOINT
+				sql -c "CALL bench_inserts('$method', '$key', 'batch0', 'no page images')"
+				set_system 'full_page_writes = on'
+				for batch in 1 2 3; do
+					sql -c CHECKPOINT -c "CALL bench_inserts('$method', '$key', 'batch$batch', 'a checkpoint every batch')"
+				done
+				sql -c "CALL bench_commits('$method', '$key', 'batch0')"
+				bench_sessions "$method" "$key"
+				bench_vacuum "$method" "$key"
+				run=$((run + 1))
 			done
-			sql -c "DELETE FROM inserts WHERE id % 10 = 3" -c "CALL start_clock()" -c "VACUUM inserts" \
-				-c "CALL stop_clock('$method', '$key', 'VACUUM after 10 % deletes, ms')"
-			run=$((run + 1))
 		done
 	done
-done
+}
 
-{
-	say "Measured on $(date +%F): $(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1), $(nproc) cores;" \
-		"PostgreSQL $("$PG_CONFIG" --version | cut -d' ' -f2), shared_buffers 2 GB," \
-		"maintenance_work_mem ${BENCH_MEMORY:-256MB}."
-	say "Data: $source. Medians of $RUNS runs (inserts and vacuum: at most 3); times include the whole statement."
-	say
-	sql -At -f test/bench/report.sql
-} | tee "$BUILD/bench.md"
-stop_server bench
+part_recovery() {
+	for key in box point; do
+		sql -c "CALL prepare_batch('batch0', '$key', 0, 3)"
+		for method in none $METHODS; do
+			{ [ "$method" != spgist ] && [ "$method" != brin ]; } || continue
+			note "$method, $key: recovery"
+			run=1
+			while [ "$run" -le "$RUNS" ]; do
+				sql -c "CALL prepare_inserts('$method', '$key')" -c CHECKPOINT
+				sql -c 'INSERT INTO inserts SELECT * FROM batch0'
+				crash_server
+				start=$(now)
+				start_server "$SERVER"
+				total=$(since "$start")
+				redo_seconds >"$SCRATCH/redo"
+				read -r cpu elapsed <"$SCRATCH/redo"
+				sql -c "CALL result('$key', 'recovery of three batches of inserts, CPU s', '$method', $cpu)" \
+					-c "CALL result('$key', 'recovery, elapsed s', '$method', $elapsed)" \
+					-c "CALL result('$key', 'recovery, whole start of the server, s', '$method', $total)" \
+					-c "CALL prepare_batch('batch0', '$key', 0, 3)" # Unlogged: the crash has emptied it.
+				run=$((run + 1))
+			done
+		done
+	done
+}
 
-note "the engine alone"
-generator=
-! command -v ninja >/dev/null || generator="-G Ninja"
-# shellcheck disable=SC2086
-quietly cmake-bench cmake $generator -S . -B "$BUILD/bench" -DXTREE_TESTS=OFF -DXTREE_BENCH=ON
-quietly build-bench cmake --build "$BUILD/bench" -j "$JOBS"
-{
+part_plans() {
+	for key in box point; do
+		note "plans, $key"
+		relation=$(sql -c "SELECT relation FROM kinds WHERE kind = '$key'")
+		sql -c "CREATE INDEX bench_index ON $relation USING xtree (key)" -c "VACUUM ANALYZE $relation" \
+			-c "CALL make_plan_windows('$key')" -c "CALL bench_plans('xtree', '$key')" -c 'DROP INDEX bench_index'
+	done
+}
+
+report_plans() {
 	say
-	say '```'
-	XTREE_DATA="$DATA" "$BUILD/bench/engine_bench" --benchmark_repetitions=3 \
-		--benchmark_report_aggregates_only=true 2>/dev/null
-	XTREE_DATA="$DATA" "$BUILD/bench/dims_bench"
-	BENCH_RUNS=$RUNS "$BUILD/bench/commit_bench"
-	say '```'
-} | tee -a "$BUILD/bench.md"
+	say "What the planner chooses with an xtree index, beside the best plan that it makes when kept from some ($(sql -c "
+		SELECT format('%s of %s queries within 1.5 times, the worst %s times', count(*) FILTER (WHERE chosen_ms <= 1.5 * best_ms),
+			count(*), round(max(chosen_ms / best_ms)::numeric, 2)) FROM plans")):"
+	say
+	say '| key | rows in the window | query | chosen | ms | best | ms | ratio |'
+	say '|---|---|---|---|---|---|---|---|'
+	sql -c "SELECT format('| %s | %s | %s | %s | %s | %s | %s | %s |', kind, size, shape, chosen, round(chosen_ms::numeric, 3),
+		best, round(best_ms::numeric, 3), round((chosen_ms / best_ms)::numeric, 2))
+		FROM plans WHERE chosen_ms > 1.5 * best_ms ORDER BY kind, shape, size"
+}
+
+part_engine() {
+	note "the engine alone"
+	generator=
+	! command -v ninja >/dev/null || generator="-G Ninja"
+	# shellcheck disable=SC2086
+	quietly cmake-bench cmake $generator -S . -B "$BUILD/bench" -DXTREE_TESTS=OFF -DXTREE_BENCH=ON
+	quietly build-bench cmake --build "$BUILD/bench" -j "$JOBS"
+	{
+		for program in peer_bench dims_bench commit_bench; do
+			say
+			XTREE_DATA="$DATA" BENCH_RUNS=$RUNS "$BUILD/bench/$program"
+		done
+	} | tee -a "$BUILD/bench.md"
+}
+
+mkdir -p "$BUILD"
+say "\`BENCH_RUNS=$RUNS BENCH_PARTS=\"$PARTS\" make bench\`, $(date +%F): $(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo |
+	head -n 1), $(nproc) cores; PostgreSQL $("$PG_CONFIG" --version | cut -d' ' -f2), shared_buffers 2 GB," \
+	"maintenance_work_mem $MEMORY." >"$BUILD/bench.md"
+if [ "$PARTS" != engine ]; then
+	bench_server bench "maintenance_work_mem = $MEMORY"
+	load_tables
+	say "Data: $source. Medians of $RUNS runs; times include the whole statement." >>"$BUILD/bench.md"
+	for part in queries connections inserts recovery plans; do
+		! has "$PARTS" $part || part_$part
+	done
+	{
+		say
+		sql -F'|' -c 'SELECT kind, measure, method, value FROM results ORDER BY position' |
+			awk -F'|' -v methods="$METHODS" -f test/bench/report.awk
+		! has "$PARTS" plans || report_plans
+	} >>"$BUILD/bench.md"
+	bench_server_end
+	trap - EXIT
+	cat "$BUILD/bench.md"
+fi
+! has "$PARTS" engine || part_engine

@@ -4,6 +4,7 @@ SET client_min_messages = warning;
 CREATE EXTENSION xtree;
 CREATE UNLOGGED TABLE raw_boxes (xlo float8, ylo float8, xhi float8, yhi float8);
 CREATE UNLOGGED TABLE raw_points (x float8, y float8);
+CREATE TABLE countries (code text, name text, vertices int, area polygon);
 
 CREATE PROCEDURE enlarge(copies int) LANGUAGE plpgsql AS $$
 BEGIN

@@ -14,34 +14,16 @@
 cd "$(dirname "$0")/../.."
 test/lib/setup.sh check
 . test/lib/common.sh
+. test/bench/lib.sh
 ROWS=${STALL_ROWS:-24000000}
 DIRTY=${STALL_DIRTY:-300000}
 RATE=${STALL_RATE:-2000}
 SECONDS_EACH=${STALL_SECONDS:-30}
 METHODS=${STALL_METHODS:-xtree gist}
 
-prepare_run_area
-prepare_sockets stall
-prepare_postgres
-new_server stall
-as_server_user sh -c "cat >>'$RUN/stall/postgresql.conf'" <<CONF
-shared_buffers = 2GB
-maintenance_work_mem = 2GB
-max_wal_size = 32GB
-checkpoint_timeout = 1h
-autovacuum = off
-jit = off
-synchronous_commit = off
-xtree.max_log_size = 2GB
-xtree.max_log_age = 0
-xtree.recovery_target_time = 0
-CONF
-start_server stall
-trap 'stop_server stall; rm -rf "$SOCKETS" "$RUN/stall.sockets" "$RUN/stall" "$LATENCIES"' EXIT
-LATENCIES=$(mktemp -d /tmp/xtree.XXXXXX)
-
-sql() { "$BIN/psql" -X -q -At -h "$SOCKETS" -p 5432 -U postgres -d postgres -v ON_ERROR_STOP=1 "$@"; }
-note() { printf '%s %s\n' "$(date +%T)" "$*" >&2; }
+bench_server stall 'maintenance_work_mem = 2GB' 'max_wal_size = 32GB' 'synchronous_commit = off' \
+	'xtree.max_log_size = 2GB' 'xtree.max_log_age = 0' 'xtree.recovery_target_time = 0'
+LATENCIES=$SCRATCH
 set_age() { sql -c "ALTER SYSTEM SET xtree.max_log_age = '$1'" -c 'SELECT pg_reload_conf()' >/dev/null; }
 
 cat >"$LATENCIES/insert.sql" <<'SQL'

@@ -10,6 +10,12 @@ need() { # need PACKAGE TEST...: the package is wanted unless the test succeeds
 	shift
 	"$@" >/dev/null 2>&1 || missing="$missing $package"
 }
+wanted=
+want() { # want PACKAGE TEST...: a peer of the benchmarks, which go on without it
+	package=$1
+	shift
+	"$@" >/dev/null 2>&1 || wanted="$wanted $package"
+}
 
 need g++ command -v g++
 need cmake command -v cmake
@@ -29,11 +35,17 @@ case $purpose in
 	bench)
 		need libbenchmark-dev test -f /usr/include/benchmark/benchmark.h
 		need libboost-dev test -f /usr/include/boost/geometry.hpp
+		want liblmdb-dev test -f /usr/include/lmdb.h
+		want libsqlite3-dev test -f /usr/include/sqlite3.h
 		;;
 esac
-[ -n "$missing" ] || exit 0
+[ -n "$missing$wanted" ] || exit 0
+if [ -z "$missing" ] && { ! command -v apt-get || { [ "$(id -u)" != 0 ] && ! command -v sudo; }; } >/dev/null; then
+	echo "going on without:$wanted"
+	exit 0
+fi
 
-echo "installing:$missing"
+echo "installing:$missing$wanted"
 if ! command -v apt-get >/dev/null; then
 	echo "this is not Debian; please install the equivalents of:$missing" >&2
 	exit 1
@@ -63,7 +75,9 @@ apt() {
 		</dev/null >/dev/null
 }
 # The lists may be stale or absent (a fresh image has none): only then is a second try worth it.
+# Not the packages that are only wanted, if they cannot be had.
 # shellcheck disable=SC2086
-apt install -y --no-install-recommends $missing 2>/dev/null ||
-	{ apt update && apt install -y --no-install-recommends $missing; } ||
+apt install -y --no-install-recommends $missing $wanted 2>/dev/null ||
+	{ apt update && apt install -y --no-install-recommends $missing $wanted; } ||
+	{ [ -n "$wanted" ] && echo "not installed:$wanted" && apt install -y --no-install-recommends $missing; } ||
 	{ echo "could not install:$missing" >&2; exit 1; }
