@@ -65,7 +65,8 @@ CREATE PROCEDURE make_areas() LANGUAGE sql AS $$
 $$;
 
 -- Makes ask_TASK(target): loops of one statement each, planned once, as a session runs a prepared statement. All
--- return how many statements they ran. The windows are in memory, so that no loop fetches them.
+-- return how many statements they ran. The windows, and rows' TIDs where they are
+-- used, are in memory, so that no loop fetches them.
 CREATE PROCEDURE make_loop(task text, key_kind text, chosen text, statement text) LANGUAGE plpgsql AS $$
 BEGIN
 	EXECUTE format($body$
@@ -73,7 +74,8 @@ BEGIN
 		DECLARE
 			asked int := 0;
 			w windows;
-			every windows[] := ARRAY(SELECT q FROM windows AS q WHERE q.kind = %L AND %s);
+			every windows[] := ARRAY(SELECT ROW(kind, size, q.win, q.middle, %s)::windows
+									 FROM windows AS q WHERE q.kind = %L AND %s);
 			win box;
 			tids tid[];
 			middle point;
@@ -87,7 +89,7 @@ BEGIN
 				asked := asked + 1;
 			END LOOP;
 			RETURN asked;
-		END $loop$ $body$, task, key_kind, chosen, statement);
+		END $loop$ $body$, task, CASE task WHEN 'tids' THEN 'q.tids' ELSE 'NULL' END, key_kind, chosen, statement);
 END $$;
 
 CREATE PROCEDURE make_loops(key_kind text) LANGUAGE plpgsql AS $$
