@@ -209,6 +209,7 @@ make_shared(const XtRelKey *key)
 	pg_atomic_init_u32(&shared->log_dirty, 0);
 	pg_atomic_init_u32(&shared->fold_wanted, 0);
 	pg_atomic_init_u64(&shared->log_since, 0);
+	pg_atomic_init_u64(&shared->heap_order, 0);
 	pg_atomic_init_u64(&shared->removals, 0);
 	pg_atomic_init_u64(&shared->images_lsn, 0);
 	LWLockInitialize(&shared->lock, xt_registry->tranche_id);
@@ -298,6 +299,7 @@ XtSharedReset(XtShared *shared)
 	shared->device = 0;
 	shared->partial = false;
 	pg_atomic_write_u32(&shared->fold_wanted, 0);
+	pg_atomic_write_u64(&shared->heap_order, 0);
 	/* Emptied before they are freed: freeing may raise, and must not happen twice. */
 	count = xt_chunk_refs(index_shared, refs, lengthof(refs));
 	memset(index_shared, 0, xt_index_shared_bytes());

@@ -52,6 +52,8 @@ struct XtShared
 	pg_atomic_uint32 log_dirty; /* appended to since the flusher last looked */
 	pg_atomic_uint32 fold_wanted;	/* the log is too long, or too old */
 	pg_atomic_uint64 log_since; /* TimestampTz of its first operation, about; 0 if it is empty */
+	pg_atomic_uint64 heap_order;	/* how well neighbours in space lie together in the heap, as
+								 * last sampled (xtcost.c); 0: not yet */
 	pg_atomic_uint64 removals;	/* operations of VACUUM that removed entries (xtgrace.c) */
 	pg_atomic_uint64 images_lsn;	/* end of the WAL that has images of the files; 0 if no redo point
 								 * can lie before it any more (XtImagesMayReplay) */

@@ -259,6 +259,10 @@ XT_API uint64_t xt_published_epoch(const XtIndex *index) XT_NOEXCEPT;
 /* Share of entries that a window is expected to match, from the top levels. */
 XT_API bool xt_estimate(XtIndex *index, const XtPredicate *predicate, double *fraction,
 						XtError *error) XT_NOEXCEPT;
+/* Record ids of up to `capacity` neighbouring entries of a leaf, `place` (0 to 1) of the way through the
+ * tree. */
+XT_API bool xt_sample(XtIndex *index, double place, uint64_t *record_ids, uint32_t capacity,
+					  uint32_t *count, XtError *error) XT_NOEXCEPT;
 
 /* --- Bulk build (W throughout; the index is new and empty) ------------------------------------ */
 /* Once one of the `cancel` words is not zero, xt_build_pack returns XT_CANCELLED soon; the build can only be

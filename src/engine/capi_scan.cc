@@ -261,6 +261,16 @@ bool xt_estimate(XtIndex* index, const XtPredicate* predicate, double* fraction,
   });
 }
 
+bool xt_sample(XtIndex* index, double place, uint64_t* record_ids, uint32_t capacity,
+               uint32_t* count, XtError* error) noexcept {
+  return GuardFiles(index, OnFault::kFail, error, [&] {
+    XT_RETURN_IF_ERROR(Usable(index));
+    ReadGuard guard(index);
+    return SampleEntries(&index->store, kTreeMain, guard.epoch(), place, record_ids, capacity,
+                         count);
+  });
+}
+
 XtWalk* xt_walk_begin(XtIndex* index, bool verify, XtError* error) noexcept {
   XtWalk* walk = nullptr;
   const bool ok = GuardFiles(index, OnFault::kFail, error, [&] {

@@ -68,5 +68,9 @@ Status CollectBoxes(StoreInterface* store, uint32_t tree, uint64_t epoch, uint32
 // Share of the tree's entries that a window is expected to return, from a bounded number of nodes.
 Status EstimateFraction(StoreInterface* store, uint32_t tree, uint64_t epoch,
                         const Predicate& predicate, double* fraction);
+// Record ids of up to `capacity` neighbouring entries of one leaf: the one `place` (0 to 1) of the way
+// through the children of each level.
+Status SampleEntries(StoreInterface* store, uint32_t tree, uint64_t epoch, double place,
+                     uint64_t* record_ids, uint32_t capacity, uint32_t* count);
 
 }  // namespace xtree

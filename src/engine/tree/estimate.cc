@@ -1,4 +1,5 @@
-// EstimateFraction, declared in tree/checker.h: what share of a tree a window will return.
+// EstimateFraction and SampleEntries, declared in tree/checker.h: what share of a tree a window will
+// return, and entries that lie side by side.
 #include <algorithm>
 #include <cmath>
 
@@ -119,6 +120,39 @@ Status EstimateFraction(StoreInterface* store, uint32_t tree, uint64_t epoch,
   for (const Share& share : open) total += share.weight * share.covered;
   *fraction = std::min(total, 1.0);
   return Status::Ok();
+}
+
+Status SampleEntries(StoreInterface* store, uint32_t tree, uint64_t epoch, double place,
+                     uint64_t* record_ids, uint32_t capacity, uint32_t* count) {
+  *count = 0;
+  const TreeShared& shared = store->shared()->trees[tree];
+  const NodeLayout& leaf = NodeLayout::For(shared.spec, true);
+  const NodeLayout& inner = NodeLayout::For(shared.spec, false);
+  const NodeId root{shared.root.load(std::memory_order_acquire)};
+  if (!root.valid()) return Status::Ok();
+  const WindowPin pin(store->windows());
+  NodeId id = root;
+  for (;;) {
+    Result<NodeRef> node = store->Lookup(id, epoch);
+    if (!node.ok()) {
+      const bool empty = node.status().code() == Code::kNotFound && id == root;
+      return empty ? Status::Ok() : node.status();
+    }
+    if (node->node->level > 0) {
+      const uint32_t children = inner.Count(node->node);
+      if (children == 0) return Status::Ok();
+      id = inner.Child(node->node, std::min(static_cast<uint32_t>(place * children), children - 1));
+      continue;
+    }
+    const BlockHeader* block = node->block(0);
+    uint16_t slots[kGroupsMax * kGroupSizeMax];
+    const uint32_t entries = std::min(NodeLayout::BlockCount(block), leaf.block_capacity);
+    for (; *count < std::min(capacity, entries); ++*count) {
+      slots[*count] = static_cast<uint16_t>(*count);
+    }
+    leaf.ReadEntries(block, slots, *count, record_ids, nullptr, nullptr);
+    return Status::Ok();
+  }
 }
 
 }  // namespace xtree

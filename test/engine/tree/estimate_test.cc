@@ -75,5 +75,37 @@ TEST(EstimateFraction, CoversTheEnds) {
   EXPECT_EQ(Estimate(&tree, none), 0);
 }
 
+TEST(SampleEntries, GivesNeighboursOfOneLeaf) {
+  const KeySpec spec{2, CoordType::kF64, KeyKind::kBox};
+  TestTree tree(spec);
+  uint64_t ids[64];
+  uint32_t count = 1;
+  const auto sample = [&](double place, uint32_t capacity) {
+    return SampleEntries(&tree.store, kTreeMain, tree.store.shared()->published_epoch.load(), place,
+                         ids, capacity, &count);
+  };
+  ASSERT_TRUE(sample(0.5, 64).ok());
+  EXPECT_EQ(count, 0u);  // Empty.
+  RandomKeys random(spec, 74);
+  for (uint64_t id = 0; id < 30000; ++id) {
+    Key key;
+    for (int d = 0; d < 2; ++d) key.lo[d] = key.hi[d] = random.Uniform(0, 1000);
+    tree.model[id] = key;
+  }
+  BulkLoad(&tree);
+  for (const double place : {0.0, 0.3, 0.9, 1.0}) {
+    ASSERT_TRUE(sample(place, 64).ok());
+    ASSERT_EQ(count, 64u);
+    for (uint32_t i = 0; i < count; ++i) {
+      // A leaf has some 190 of them: a square of 80.
+      EXPECT_NEAR(tree.model.at(ids[i]).lo[0], tree.model.at(ids[0]).lo[0], 200) << place;
+      EXPECT_NEAR(tree.model.at(ids[i]).lo[1], tree.model.at(ids[0]).lo[1], 200) << place;
+      for (uint32_t k = 0; k < i; ++k) EXPECT_NE(ids[i], ids[k]);
+    }
+  }
+  ASSERT_TRUE(sample(0.5, 3).ok());
+  EXPECT_EQ(count, 3u);
+}
+
 }  // namespace
 }  // namespace xtree
