@@ -126,8 +126,7 @@ Status SampleEntries(StoreInterface* store, uint32_t tree, uint64_t epoch, doubl
                      uint64_t* record_ids, uint32_t capacity, uint32_t* count) {
   *count = 0;
   const TreeShared& shared = store->shared()->trees[tree];
-  const NodeLayout& leaf = NodeLayout::For(shared.spec, true);
-  const NodeLayout& inner = NodeLayout::For(shared.spec, false);
+  const NodeLayout& inner = NodeLayout::Inner(shared.spec);
   const NodeId root{shared.root.load(std::memory_order_acquire)};
   if (!root.valid()) return Status::Ok();
   const WindowPin pin(store->windows());
@@ -145,6 +144,7 @@ Status SampleEntries(StoreInterface* store, uint32_t tree, uint64_t epoch, doubl
       continue;
     }
     const BlockHeader* block = node->block(0);
+    const NodeLayout& leaf = NodeLayout::Of(shared.spec, *node->node);
     uint16_t slots[kGroupsMax * kGroupSizeMax];
     const uint32_t entries = std::min(NodeLayout::BlockCount(block), leaf.block_capacity);
     for (; *count < std::min(capacity, entries); ++*count) {
