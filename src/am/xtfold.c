@@ -96,6 +96,8 @@ XtImagesMayReplay(XtShared *shared)
 	return false;
 }
 
+static bool counts_as_fold = false; /* this process is in folds_running */
+
 typedef struct FoldState
 {
 	XtHandle   *handle;
@@ -118,13 +120,34 @@ end_begun_fold(FoldState *state)
 	XtHandle   *handle = state->handle;
 
 	LWLockAcquire(&handle->shared->lock, LW_EXCLUSIVE);
-	/* If it does, the fold is ended when this process begins the next. */
+	/* If it does, the fold is ended when this process begins the next, or any when this one has gone. */
 	xt_fold_suspend(handle->index, state->published);
 	XtAttachChunks(handle);
 	xt_fold_end(handle->index, state->published);
 	if (DataChecksumsEnabled())
 		XtStampTouched(handle);
 	XtUnlock(handle);
+}
+
+/* Also at exit, where an error in fold_end is final. Who takes over a fold that was not ended: xt_fold_begin. */
+static void
+leave_folds(int code, Datum arg)
+{
+	if (counts_as_fold)
+		pg_atomic_fetch_sub_u32(&xt_registry->folds_running, 1);
+	counts_as_fold = false;
+}
+
+static void
+enter_folds(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+		before_shmem_exit(leave_folds, (Datum) 0);
+	registered = true;
+	pg_atomic_fetch_add_u32(&xt_registry->folds_running, 1);
+	counts_as_fold = true;
 }
 
 static void
@@ -141,7 +164,7 @@ fold_end(FoldState *state)
 	}
 	PG_FINALLY();
 	{
-		pg_atomic_fetch_sub_u32(&xt_registry->folds_running, 1);
+		leave_folds(0, (Datum) 0);
 	}
 	PG_END_TRY();
 }
@@ -307,7 +330,7 @@ fold_once(XtHandle *handle, XtError *error)
 	if (!handle->logged)
 		return true;
 	handle->scans++;			/* keeps the handle and its mappings */
-	pg_atomic_fetch_add_u32(&xt_registry->folds_running, 1);
+	enter_folds();
 	PG_ENSURE_ERROR_CLEANUP(fold_cleanup, PointerGetDatum(&state));
 	{
 		ok = fold_run(&state, error);

@@ -180,6 +180,41 @@ $node->safe_psql('postgres', 'INSERT INTO sound SELECT i, point(i % 1000, i / 10
 ok($node->poll_query_until('postgres', "SELECT checkpoints > 0 FROM xtree_stats('sound_p')"), 'the worker folds the sound one');
 is($node->safe_psql('postgres', sprintf($use, 'sound')), '7000', 'which answers');
 
+# --- A fold worker that is ended in the middle of a fold, by an administrator and by DROP DATABASE.
+$node->safe_psql('postgres', 'CREATE DATABASE halted');
+$node->safe_psql('halted', q(CREATE EXTENSION xtree; CREATE TABLE t (id int, p point); CREATE INDEX t_p ON t USING xtree (p);
+	CHECKPOINT; ALTER DATABASE halted SET xtree.debug_halt = 'fold_begun'));
+$node->append_conf('postgresql.conf', "xtree.max_log_age = '1s'\n");
+$node->reload;
+my $worker = q(SELECT pid FROM pg_stat_activity WHERE backend_type = 'xtree fold worker' AND datname = 'halted');
+sub halted_worker
+{
+	for (1 .. 600)
+	{
+		my $pid = $node->safe_psql('postgres', $worker);
+		return $pid if $pid && slurp_file("/proc/$pid/stat") =~ /\) T /;
+		sleep(0.1);
+	}
+	return 0;
+}
+$node->safe_psql('halted', 'INSERT INTO t SELECT i, point(i, i) FROM generate_series(1, 1000) AS i');
+my $pid = halted_worker();
+ok($pid, 'a worker stands in the middle of a fold');
+$node->safe_psql('postgres', "SELECT pg_terminate_backend($pid); ALTER DATABASE halted RESET xtree.debug_halt");
+kill 'CONT', $pid;
+$node->safe_psql('halted', 'INSERT INTO t SELECT i, point(i - 1000, i - 1000) FROM generate_series(1001, 1010) AS i');
+ok($node->poll_query_until('halted', q(SELECT log_bytes = 0 FROM xtree_stats('t_p'))), 'the next one folds');
+is($node->safe_psql('halted', "SELECT xtree_check('t_p', true); " . sprintf($use, 't')), "\n1010", 'and all is there');
+$node->safe_psql('postgres', q(ALTER DATABASE halted SET xtree.debug_halt = 'fold_begun'));
+$node->safe_psql('halted', 'INSERT INTO t SELECT i, point(i, i) FROM generate_series(2001, 2010) AS i');
+$pid = halted_worker();
+ok($pid, 'another one stands there');
+my $drop = start_session($node, 'DROP DATABASE halted;');
+sleep(0.5);
+kill 'CONT', $pid;
+ok($drop->finish, 'DROP DATABASE ends it');
+is($node->safe_psql('postgres', q(SELECT count(*) FROM pg_database WHERE datname = 'halted')), '0', 'and the database is gone');
+
 # --- Who may not.
 $node->safe_psql('postgres', 'CREATE DATABASE d; CREATE ROLE nobody LOGIN; CREATE ROLE maker LOGIN CREATEDB');
 $node->safe_psql('d', 'CREATE EXTENSION xtree; CREATE TABLE t (id int, p point); CREATE INDEX t_p ON t USING xtree (p);

@@ -117,6 +117,21 @@ class SegmentAllocator {
     return infos_->capacity() >= uint64_t{segments()} + kGrowSegmentsMax;
   }
 
+  // Calls visit(first block, order) for each extent in use, the superblocks excepted, until it returns false.
+  template <class Visit>
+  void ForEachExtent(Visit&& visit) const {
+    for (uint32_t segment = 0; segment < segments(); ++segment) {
+      const SegmentInfo& s = info(segment);
+      if (s.state != SegmentState::kInUse) continue;
+      const uint32_t extents = uint32_t{s.reserved_blocks} >> s.order;
+      for (uint32_t e = 0; e < extents; ++e) {
+        const uint32_t block = segment * kSegmentBlocks + (e << s.order);
+        if ((s.used[e / 64] >> (e % 64) & 1) == 0 || block < 2) continue;
+        if (!visit(block, s.order)) return;
+      }
+    }
+  }
+
   uint32_t file_blocks() const { return shared_->file_blocks.load(std::memory_order_relaxed); }
   uint32_t used_blocks() const { return shared_->used_blocks.load(std::memory_order_relaxed); }
   uint32_t segments() const { return shared_->segments.load(std::memory_order_relaxed); }

@@ -41,6 +41,7 @@ Status DurableStore::FoldAllowed() const {
 
 Status DurableStore::FoldBegin() {
   if (fold_ != nullptr && fold_->suspended) FoldEnd(fold_->published);
+  XT_RETURN_IF_ERROR(TakeOverFold());
   XT_RETURN_IF_ERROR(FoldAllowed());
   XT_ASSERT(fold_ == nullptr);
   fold_ = std::make_unique<Fold>();

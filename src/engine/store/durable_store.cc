@@ -21,7 +21,7 @@ DurableStore::DurableStore(IndexShared* shared, FileSystem* fs, WindowBudget* bu
       log_(&shared->log, fs, budget, std::move(log_path)),
       details_(this, this) {}
 
-DurableStore::~DurableStore() = default;
+DurableStore::~DurableStore() { AbandonFold(); }
 
 void DurableStore::DropWindows() {
   windows_->DropAll();

@@ -91,8 +91,8 @@ class DurableStore final : public NodeStore, public OperationLog {
   // took); with `tidy` false only its table pages, for FoldTidy to do the rest.
   void FoldEnd(bool published, bool tidy = true) noexcept;
   // Writer lock. Before FoldEnd where attaching what others have provided may fail: touches no array,
-  // and leaves the fold to be ended later, by FoldEnd or by the next FoldBegin of this handle. Until then
-  // FoldBegin fails with kOutOfMemory.
+  // and leaves the fold to be ended later, by FoldEnd, by the next FoldBegin of this handle, or, if the
+  // handle has gone, by that of any other. Until then FoldBegin fails with kOutOfMemory.
   void FoldSuspend(bool published) noexcept;
   // Writer lock. Gives back up to `versions_max` node versions that the last fold has set free, which
   // costs a microsecond or two for each; then free space at the end of the file. True: all done.
@@ -168,6 +168,12 @@ class DurableStore final : public NodeStore, public OperationLog {
   void PublishedFold() noexcept;
   void UndoCapture() noexcept;
   void MarkNodesUnstamped() noexcept;
+
+  // durable_takeover.cc
+  void AbandonFold() noexcept;  // This handle goes without having ended its fold.
+  Status TakeOverFold();        // Ends what a handle that has gone has left.
+  Status FindPublished(Fold* fold);
+  Status UndoUnpublished();
 
   // durable_compact.cc
   Status Move(NodeId id, uint32_t limit, bool* full);

@@ -45,6 +45,9 @@ struct Identity {
 };
 static_assert(sizeof(Identity) == 24);
 
+// How far a fold has come that its handle has not ended.
+enum class FoldFate : uint32_t { kNone = 0, kUnpublished, kInDoubt, kPublished };
+
 struct CaptureShared {
   std::atomic<uint64_t> durable_epoch;   // Epoch of the last published (durable) capture.
   std::atomic<uint64_t> pending_epoch;   // Epoch of the capture being written, else durable_epoch.
@@ -56,6 +59,8 @@ struct CaptureShared {
   std::atomic<uint32_t> fold_running;
   uint32_t ops_since_commit;             // Standalone: a capture waits until this is 0.
   std::atomic<uint64_t> folds;
+  std::atomic<uint32_t> abandoned;       // FoldFate of a fold whose handle has gone before ending it,
+  uint64_t abandoned_log_bytes;          // and the log that its capture makes superfluous.
 };
 
 struct LogShared {
