@@ -199,9 +199,7 @@ Status DeltaLog::Reserve(uint32_t payload_bytes) {
   }
   reserved_ = CurrentBlock();
   XT_ASSERT(reserved_ != nullptr);
-  if (tracking_ && (touched_.empty() || touched_.back() != reserved_->block_number)) {
-    touched_.push_back(reserved_->block_number);
-  }
+  NoteTouched(reserved_);
   return Status::Ok();
 }
 

@@ -134,6 +134,12 @@ class DeltaLog {
   Status WriteOut(uint32_t first, uint32_t count);
   Result<bool> SegmentIsFree(uint32_t segment);
   BlockHeader* CurrentBlock() const;
+  void NoteTouched(const BlockHeader* block) {
+    if (!tracking_) return;
+    if (touched_.empty() || touched_.back() != block->block_number) {
+      touched_.push_back(block->block_number);
+    }
+  }
 
   LogShared* const shared_;
   FileSystem* const fs_;

@@ -289,6 +289,7 @@ Status LogReader::EraseTail(const Segment& segment, bool* erased) {
     if (!AllZero(address + offset, kBlockBytes - offset)) {
       MarkUnstamped(BlockAt(segment, block));
       std::memset(address + offset, 0, kBlockBytes - offset);
+      log_->NoteTouched(BlockAt(segment, block));
       *erased = true;
     }
     ++block;

@@ -227,5 +227,31 @@ TEST(LogReader, AHostsLogThatLacksABlockBeforeARecordThatCountsIsDamaged) {
   }
 }
 
+// The host gives each block that has changed its own checksum. Here it is the reader that changes one, and
+// nobody might append to it later.
+TEST(LogReader, ABlockWhoseTailIsErasedCountsAsTouched) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  for (uint64_t v = 0; v < 200; ++v) ASSERT_TRUE(f.Append(v, 1000 + v).ok());
+  f.Reopen();
+  f.log->TrackTouched(true);
+  const TimelineEnd end{1, 0, 1149};  // In the middle of the second block.
+  LoadPolicy policy;
+  policy.host = true;
+  policy.timelines = &end;
+  policy.timeline_count = 1;
+  policy.current_timeline = 2;
+  LogReader reader(f.log.get());
+  ASSERT_TRUE(reader.Open(1, LogFixture::kCapture).ok());
+  ASSERT_TRUE(reader.Scan(policy).ok());
+  ASSERT_TRUE(reader.Finish().ok());
+  uint32_t block = 0;
+  const BlockHeader* touched = f.log->NextTouched(&block);
+  ASSERT_NE(touched, nullptr);
+  EXPECT_EQ(block, 1u);
+  EXPECT_EQ(BlockLsn(*touched), kLsnUnstamped);
+  EXPECT_EQ(f.log->NextTouched(&block), nullptr);
+}
+
 }  // namespace
 }  // namespace xtree
