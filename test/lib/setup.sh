@@ -23,12 +23,8 @@ need liburing-dev test -f /usr/include/liburing.h
 need postgresql-15 test -x /usr/lib/postgresql/15/bin/postgres
 need postgresql-server-dev-15 test -f /usr/include/postgresql/15/server/postgres.h
 case $purpose in
-	check)
+	check | torture)
 		need libgtest-dev test -f /usr/include/gtest/gtest.h
-		need perl command -v prove
-		need libipc-run-perl perl -MIPC::Run -e 1
-		;;
-	torture)
 		need perl command -v prove
 		need libipc-run-perl perl -MIPC::Run -e 1
 		;;
@@ -39,6 +35,10 @@ case $purpose in
 		want libsqlite3-dev test -f /usr/include/sqlite3.h
 		;;
 esac
+if [ "$purpose" = torture ]; then
+	need clang command -v clang++
+	need libclang-rt-14-dev sh -c 'ls /usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-*.a'
+fi
 [ -n "$missing$wanted" ] || exit 0
 if [ -z "$missing" ] && { ! command -v apt-get || { [ "$(id -u)" != 0 ] && ! command -v sudo; }; } >/dev/null; then
 	echo "going on without:$wanted"

@@ -5,9 +5,10 @@
 GTESTS_CONCURRENT="io_test segment_test object_test store_test tree_test stress_test scale_test"
 
 # run_gtests NAME SANITIZER [PROGRAMS]: builds the engine's tests (default: all) and runs them, as many
-# at a time as there are processors.
+# at a time as there are processors. GTEST_SHARDS: each in so many parts; GTEST_SECONDS: at most so long.
 run_gtests() {
-	local dir=$BUILD/test-$1 log=$CHECK/gtest-$1 generator= targets= programs
+	local dir=$BUILD/test-$1 log=$CHECK/gtest-$1 generator= targets= programs program
+	local shards=${GTEST_SHARDS:-1}
 	local -a launcher=()
 	mkdir -p "$log"
 	command -v ninja >/dev/null && generator="-G Ninja"
@@ -25,11 +26,15 @@ run_gtests() {
 	if [ "$2" = thread ] && setarch -R true 2>/dev/null; then launcher=(setarch -R); fi
 	programs=${3:-$(cd "$dir" && ctest -N 2>/dev/null | sed -n 's/^ *Test *#[0-9]*: //p')}
 	# shellcheck disable=SC2086
-	printf '%s\n' $programs | (cd "$dir" && ASAN_OPTIONS=detect_stack_use_after_return=0 \
-		TSAN_OPTIONS="halt_on_error=0 second_deadlock_stack=1" \
+	for program in $programs; do
+		if [ "$shards" = 1 ]; then echo "$program"; else seq -f "$program.%.0f" 0 $((shards - 1)); fi
+	done | (cd "$dir" && ASAN_OPTIONS=detect_stack_use_after_return=0 \
+		TSAN_OPTIONS="halt_on_error=0 second_deadlock_stack=1" GTEST_TOTAL_SHARDS=$shards \
 		xargs -P "$JOBS" -I{} sh -c \
-		'log=$1; shift; timeout 900 "$@" ./{} >"$log/{}.log" 2>&1; echo $? >"$log/{}.status"' \
-		run "$log" "${launcher[@]}")
+		'log=$1 seconds=$2 run={}; shift 2; [ "${run#*.}" = "$run" ] || export GTEST_SHARD_INDEX="${run#*.}"
+		[ -n "${GTEST_SHARD_INDEX:-}" ] || unset GTEST_TOTAL_SHARDS
+		timeout "$seconds" "$@" "./${run%.*}" >"$log/$run.log" 2>&1; echo $? >"$log/$run.status"' \
+		run "$log" "${GTEST_SECONDS:-900}" "${launcher[@]}")
 	count_gtests "$log"
 }
 
@@ -131,8 +136,9 @@ run_tap() {
 			cp "$RUN/tap/$name"/tmp_check/log/* "$CHECK/tap/$name/" 2>/dev/null
 		fi
 		suite_failed=$((suite_failed + bad))
+		# The data directories of a test that failed stay until the next run.
+		[ "$status" != 0 ] || rm -rf "$RUN/tap/$name"
 	done
-	rm -rf "$RUN/tap"
 }
 
 # with_small_disk DIRECTORY COMMAND...: runs it with a file system of 12 MB mounted at DIRECTORY, which

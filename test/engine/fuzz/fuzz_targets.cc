@@ -73,6 +73,12 @@ bool Unpack(const uint8_t* input, size_t bytes, Files* files) {
         std::min({size_t{kBlockBytes}, bytes - at - 8, static_cast<size_t>(file.size() - offset)});
     std::memcpy(file.data() + offset, input + at + 8, length);
   }
+  // A part of a block at the end can only be what is left of a reservation by zeros: the simulated disk
+  // takes it for data that growth would overwrite.
+  for (auto* file : {&files->data, &files->log}) {
+    std::fill(file->end() - static_cast<ptrdiff_t>(file->size() % kBlockBytes), file->end(),
+              std::byte{0});
+  }
   if (files->flags & kRepairData) RepairData(&files->data, files->flags & kRepairPlace);
   if (files->flags & kRepairLog) RepairLog(&files->log);
   return true;

@@ -8,6 +8,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <memory>
 #include <set>
 #include <string>
@@ -21,6 +22,16 @@ namespace xtree {
 // These tests have one thread each, so a thread sanitizer, which slows them tenfold, gets a sample:
 // every kStride-th of what is otherwise tried one by one.
 inline constexpr uint64_t kStride = XT_TSAN ? 13 : 1;
+
+// make check-torture repeats these tests with other seeds, XTREE_CRASH_SEED beyond the usual ones, and
+// goes on for XTREE_CRASH_LENGTH times as many.
+inline uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
+  const char* text = getenv(name);
+  return text != nullptr ? strtoull(text, nullptr, 10) : otherwise;
+}
+inline uint64_t SeedOffset() { return FromEnvironment("XTREE_CRASH_SEED", 0); }
+inline uint64_t LengthFactor() { return FromEnvironment("XTREE_CRASH_LENGTH", 1); }
+
 inline constexpr char kDirectory[] = "/db";
 inline constexpr char kName[] = "roads";
 inline constexpr uint64_t kNullBit = uint64_t{1} << 40;  // Marks the ids of rows whose key is NULL.

@@ -21,17 +21,18 @@ TEST_P(CrashTest, EveryOperationOfAScriptMayBeTheLast) {
   ScriptSize size;
   // A sync for every row makes many operations; fewer rows will do.
   if (mode == DurabilityMode::kStrict) size = ScriptSize{60, 3, 20, 6, 1};
-  const Script script = MakeScript(size, 1);
+  const Script script = MakeScript(size, 1 + SeedOffset());
+  const uint64_t seeds = 3 * LengthFactor();
   uint64_t crash_at = 0;
   for (;; crash_at += kStride) {
-    SimFileSystem fs(crash_at + 1);
+    SimFileSystem fs(crash_at + 1 + SeedOffset());
     fs.CrashAtOperation(crash_at);
     const Progress progress = RunScript(&fs, script, mode);
     SCOPED_TRACE(::testing::Message() << "crash_at=" << crash_at << " (" << fs.crash_operation()
                                       << "), step " << progress.attempted);
     ASSERT_EQ(fs.violations(), std::vector<std::string>());
     if (progress.complete) break;  // Every operation has had its turn.
-    for (uint64_t seed = 1; seed <= 3; ++seed) {
+    for (uint64_t seed = 1 + SeedOffset(); seed <= seeds + SeedOffset(); ++seed) {
       SCOPED_TRACE(::testing::Message() << "seed=" << seed);
       SimFileSystem after(seed);
       after.Load(fs.AfterPowerCut(seed));
@@ -40,18 +41,21 @@ TEST_P(CrashTest, EveryOperationOfAScriptMayBeTheLast) {
     }
   }
   EXPECT_GT(crash_at, 30u);
+  printf("%lu crash points, %lu recoveries each\n", crash_at / kStride, seeds);
 }
 
 TEST_P(CrashTest, TheRecoveryMayBeCutShortAtEveryOperation) {
   const DurabilityMode mode = GetParam();
-  const Script script = MakeScript(ScriptSize{60, 4, 20, 6, 1}, 2);
-  for (uint64_t crash_at = 5;; crash_at += 13 * kStride) {
-    SimFileSystem fs(crash_at + 1);
+  const Script script = MakeScript(ScriptSize{60, 4, 20, 6, 1}, 2 + SeedOffset());
+  const uint64_t stride = std::max<uint64_t>(13 * kStride / LengthFactor(), 1);
+  uint64_t points = 0;
+  for (uint64_t crash_at = 5;; crash_at += stride) {
+    SimFileSystem fs(crash_at + 1 + SeedOffset());
     fs.CrashAtOperation(crash_at);
     const Progress progress = RunScript(&fs, script, mode);
     if (progress.complete) break;
     const SimFileSystem::Image image = fs.AfterPowerCut(crash_at);
-    for (uint64_t again = 0;; ++again) {
+    for (uint64_t again = 0;; ++again, ++points) {
       SCOPED_TRACE(::testing::Message() << "crash_at=" << crash_at << " (" << fs.crash_operation()
                                         << "), again=" << again);
       SimFileSystem recovering(again + 1);
@@ -68,17 +72,19 @@ TEST_P(CrashTest, TheRecoveryMayBeCutShortAtEveryOperation) {
       if (!crashed) break;
     }
   }
+  printf("%lu crash points in recoveries\n", points);
 }
 
 // A log longer than one segment, folds that rotate it, and a data file that grows in larger steps.
 TEST_P(CrashTest, LongLogsAndGrowthSurviveSampledCrashes) {
   const DurabilityMode mode = GetParam();
   if (mode == DurabilityMode::kStrict) GTEST_SKIP() << "differs from BALANCED only in its commits";
-  const Script script = MakeScript(ScriptSize{0, 6, 2'000, 200, 4}, 3);
+  const Script script = MakeScript(ScriptSize{0, 6, 2'000, 200, 4}, 3 + SeedOffset());
   SimFileSystem whole(1);
   ASSERT_TRUE(RunScript(&whole, script, mode).complete);
   const uint64_t operations = whole.operations();
-  for (uint64_t crash_at = operations / 20; crash_at < operations; crash_at += operations / 8) {
+  for (uint64_t crash_at = operations / 20; crash_at < operations;
+       crash_at += std::max<uint64_t>(operations / 8 / LengthFactor(), 1)) {
     SimFileSystem fs(crash_at + 1);
     fs.CrashAtOperation(crash_at);
     const Progress progress = RunScript(&fs, script, mode);
@@ -151,7 +157,7 @@ TEST(ManyIndexesCrashTest, BatchesAndDropsSurviveEveryCrash) {
     ASSERT_TRUE(complete || fs.crashed());
     SCOPED_TRACE(::testing::Message() << "crash_at=" << crash_at << " (" << fs.crash_operation()
                                       << "), batches=" << acknowledged);
-    for (uint64_t seed = 1; seed <= 3; ++seed) {
+    for (uint64_t seed = 1 + SeedOffset(); seed <= 3 * LengthFactor() + SeedOffset(); ++seed) {
       SimFileSystem after(seed);
       after.Load(fs.AfterPowerCut(seed));
       auto runtime = DurableRuntime::Open(Options(&after, mode)).value();
@@ -184,14 +190,14 @@ TEST(ManyIndexesCrashTest, BatchesAndDropsSurviveEveryCrash) {
 TEST(CrashSeriesTest, ManyCrashesInARowLeaveASoundIndexThatDoesNotGrow) {
   const DurabilityMode mode = DurabilityMode::kBalanced;
   SimFileSystem fs(1);
-  SimRandom random(6);
+  SimRandom random(6 + SeedOffset());
   State state;
   uint64_t next_id = 1;
   {
     auto runtime = DurableRuntime::Open(Options(&fs, mode)).value();
     ASSERT_TRUE(runtime->CreateIndex(kName, SmallOptions()).ok());
   }
-  for (uint64_t cycle = 0; cycle < 150 / kStride; ++cycle) {
+  for (uint64_t cycle = 0; cycle < 150 * LengthFactor() / kStride; ++cycle) {
     SCOPED_TRACE(::testing::Message() << "cycle=" << cycle);
     fs.CrashAtOperation(random.Below(60));
     Script script;

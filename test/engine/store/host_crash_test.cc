@@ -91,7 +91,7 @@ class HostCrashTest : public ::testing::TestWithParam<uint64_t> {
     Step step;
   };
 
-  HostCrashTest() : fs_(GetParam()), random_(GetParam()) {}
+  HostCrashTest() : fs_(GetParam() + SeedOffset()), random_(GetParam() + SeedOffset()) {}
 
   bool Chance(uint64_t of) { return random_.Below(of) == 0; }
 
@@ -211,7 +211,7 @@ TEST_P(HostCrashTest, RedoGivesBackWhatTheWalSays) {
     fs_.CrashAtOperation(random_.Below(60));
     Work(&server);
   }
-  for (uint64_t cycle = 0; cycle < 40; ++cycle) {
+  for (uint64_t cycle = 0; cycle < 40 * LengthFactor(); ++cycle) {
     SCOPED_TRACE(::testing::Message() << "cycle=" << cycle << " timeline=" << timeline_
                                       << " redo=" << redo_ << " after " << fs_.crash_operation());
     LoseWal();
