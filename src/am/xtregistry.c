@@ -84,8 +84,7 @@ void
 XtRegistryStartup(void)
 {
 	bool		found;
-	dsa_area   *startup_area;
-	dshash_table *startup_hash;
+	MemoryContext oldcontext;
 	void	   *place;
 
 	xt_registry = ShmemInitStruct("xtree registry", XtRegistryBytes(), &found);
@@ -114,18 +113,23 @@ XtRegistryStartup(void)
 	pg_atomic_init_u32(&xt_registry->lost_count, 0);
 	xt_epoch_shared_init(epoch_shared, epoch_slots());
 
+	/*
+	 * Attached for good: child processes inherit it. Attaching writes 40 kB, whose page faults would be a
+	 * good part of a new connection's first query.
+	 */
+	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
 	place = (char *) xt_registry + registry_struct_bytes();
-	startup_area = dsa_create_in_place(place, xt_registry->dsa_bytes, xt_registry->tranche_id, NULL);
-	dsa_pin(startup_area);
+	area = dsa_create_in_place(place, xt_registry->dsa_bytes, xt_registry->tranche_id, NULL);
+	dsa_pin(area);
+	dsa_pin_mapping(area);
 	/* The limit keeps the hash table itself out of dynamic segments, which do not exist yet. */
-	dsa_set_size_limit(startup_area, xt_registry->dsa_bytes);
+	dsa_set_size_limit(area, xt_registry->dsa_bytes);
 	hash_params.tranche_id = xt_registry->tranche_id;
-	startup_hash = dshash_create(startup_area, &hash_params, NULL);
-	xt_registry->hash = dshash_get_hash_table_handle(startup_hash);
-	dsa_set_size_limit(startup_area, xtree_shared_memory_limit_kb == 0 ? (size_t) -1 :
+	hash = dshash_create(area, &hash_params, NULL);
+	xt_registry->hash = dshash_get_hash_table_handle(hash);
+	dsa_set_size_limit(area, xtree_shared_memory_limit_kb == 0 ? (size_t) -1 :
 					   Max((size_t) xtree_shared_memory_limit_kb * 1024, xt_registry->dsa_bytes));
-	dshash_detach(startup_hash);
-	dsa_detach(startup_area);
+	MemoryContextSwitchTo(oldcontext);
 }
 
 void
