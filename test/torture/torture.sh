@@ -80,7 +80,7 @@ part_flips() {
 	# Keys of 16 and 20 dimensions make larger files that are slower to read: a sample of their bytes.
 	local sample=$((length < 7 ? 7 - length + 1 : 1))
 	begin "every byte of small indexes flipped"
-	XTREE_FLIP_STRIDE=1 GTEST_SHARDS=$JOBS GTEST_FILTER='*FlipTest*/0:*FlipTest*/1:*FlipTest*/3' \
+	XTREE_FLIP_STRIDE=1 GTEST_SHARDS=$JOBS GTEST_FILTER='*FlipTest*/0:*FlipTest*/1:*FlipTest*/3:*FlipTest*/5' \
 		run_gtests flips "" fuzz_test
 	show_counts 'flips' flips
 	end

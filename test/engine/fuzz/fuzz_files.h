@@ -35,7 +35,7 @@ inline constexpr uint32_t kFuzzFileBytesMax = 4u << 20;
 
 // A sound index of some kind (the number chooses it), with operations in its log, as a program or
 // a host has left it.
-inline constexpr uint32_t kFuzzSeeds = 6;
+inline constexpr uint32_t kFuzzSeeds = 7;
 FuzzInput MakeFuzzSeed(uint32_t number);
 
 // Changes a few bytes, fields, sectors or blocks of an input.

@@ -17,21 +17,26 @@ struct SeedKind {
   uint64_t bulk;        // Entries in the capture, packed,
   uint64_t inserted;    // and inserted one by one.
   uint64_t logged;      // Operations behind it.
+  bool fine = false;    // Some of the keys have more digits than decimal leaves hold.
 };
-// Planar boxes; solid points; nodes of several blocks; nothing but a log; three levels.
+// Planar boxes; solid points; nodes of several blocks; nothing but a log; three levels; leaves of both kinds.
 constexpr SeedKind kKinds[kFuzzSeeds - 1] = {
     {{2, CoordType::kF64, KeyKind::kBox}, 90, 400, 100, 60},
     {{3, CoordType::kF32, KeyKind::kPoint}, 90, 500, 0, 60},
     {{16, CoordType::kF64, KeyKind::kBox}, 90, 150, 0, 30},
     {{2, CoordType::kF64, KeyKind::kPoint}, 90, 0, 0, 300},
     {{20, CoordType::kF32, KeyKind::kPoint}, 10, 500, 0, 20},
+    {{2, CoordType::kF64, KeyKind::kBox}, 90, 400, 200, 60, true},
 };
 
-Key SeedKey(uint64_t id, const KeySpec& spec) {
+Key SeedKey(uint64_t id, const KeySpec& spec, bool fine = false) {
   Key key{};
   SimRandom random(id);
+  fine = fine && random.Coin();
   for (uint32_t d = 0; d < spec.dims; ++d) {
     key.lo[d] = static_cast<double>(random.Below(1'000'000)) / 8;
+    // Apart, so that some leaves have none of them; in the middle both meet.
+    if (fine) key.lo[d] = 100'000 + key.lo[d] / 7;
     key.hi[d] = spec.kind == KeyKind::kPoint ? key.lo[d]
                                              : key.lo[d] + static_cast<double>(random.Below(100));
   }
@@ -78,7 +83,7 @@ FuzzInput StandaloneSeed(const SeedKind& kind) {
     std::vector<double> lo, hi;
     std::vector<uint64_t> ids;
     for (uint64_t id = 1; id <= kind.bulk; ++id) {
-      const Key key = SeedKey(id, kind.spec);
+      const Key key = SeedKey(id, kind.spec, kind.fine);
       lo.insert(lo.end(), key.lo, key.lo + dims);
       hi.insert(hi.end(), key.hi, key.hi + dims);
       ids.push_back(id);
@@ -87,16 +92,16 @@ FuzzInput StandaloneSeed(const SeedKind& kind) {
     if (kind.bulk > 0) XT_ASSERT(index->BulkLoad(lo.data(), corners, ids.data(), ids.size(), 1).ok());
     const uint64_t capture_end = kind.bulk + kind.inserted;
     for (uint64_t id = kind.bulk + 1; id <= capture_end; ++id) {
-      XT_ASSERT(index->Insert(SeedKey(id, kind.spec), id).ok());
+      XT_ASSERT(index->Insert(SeedKey(id, kind.spec, kind.fine), id).ok());
     }
     for (uint64_t id = 1; kind.bulk > 0 && id <= 20; ++id) XT_ASSERT(index->InsertNull(id).ok());
     if (capture_end > 0) XT_ASSERT(index->Checkpoint().ok());
     for (uint64_t i = 1; i <= kind.logged; ++i) {
       const uint64_t id = capture_end + i;
-      XT_ASSERT(index->Insert(SeedKey(id, kind.spec), id).ok());
+      XT_ASSERT(index->Insert(SeedKey(id, kind.spec, kind.fine), id).ok());
       bool found = false;
       if (i % 5 == 0) {
-        XT_ASSERT(index->Delete(SeedKey(id - 3, kind.spec), id - 3, &found).ok() && found);
+        XT_ASSERT(index->Delete(SeedKey(id - 3, kind.spec, kind.fine), id - 3, &found).ok() && found);
       }
       if (i % 7 == 0) XT_ASSERT(index->InsertNull(id).ok());
       if (i % 10 == 0) XT_ASSERT(index->Commit().ok());
