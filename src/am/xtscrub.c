@@ -157,21 +157,27 @@ XtScrubForgetChange(XtShared *shared)
 	shared->noted = false;
 }
 
-/* Whether it was written in this cluster, in a life of the server that is known, for this relation. */
+/*
+ * Whether it was written in this cluster, in a life of the server that is known, for this relation. One that
+ * a power failure has left empty is: nobody copies an index's note without what it says.
+ */
 static bool
 note_is_ours(const char *path, const XtRelKey *key)
 {
-	XtBuildNote note;
+	static const XtBuildNote empty;
+	XtBuildNote note = empty;
 	XtBuildNote expected;
 	int			fd = OpenTransientFile(path, O_RDONLY | PG_BINARY);
 	bool		known;
 
-	if (fd < 0 || pg_pread(fd, &note, sizeof(note), 0) != sizeof(note))
-		note.magic = 0;
+	if (fd < 0 || pg_pread(fd, &note, sizeof(note), 0) < 0)
+		note.magic = 0xffffffff;
 	if (fd >= 0)
 		CloseTransientFile(fd);
-	known = note.magic == NOTE_MAGIC && note.timeline == xt_registry->timeline;
-	for (uint32 i = 0; i < xt_registry->timeline_count && note.magic == NOTE_MAGIC; i++)
+	if (memcmp(&note, &empty, sizeof(note)) == 0)
+		return true;
+	known = note.timeline == xt_registry->timeline;
+	for (uint32 i = 0; i < xt_registry->timeline_count; i++)
 		known |= note.timeline == xt_registry->timelines[i].timeline;
 	if (!known)
 		return false;

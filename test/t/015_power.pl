@@ -21,7 +21,7 @@ my $seed = $ENV{POWER_SEED} // int(time);
 srand($seed);
 note("seed $seed");
 
-my $node = new_server('power', init => [ extra => ['--wal-segsize=1'] ], conf => qq(
+my $node = new_server('power', init => [ extra => [ '--wal-segsize=1', '--data-checksums' ] ], conf => qq(
 fsync = on
 synchronous_commit = on
 full_page_writes = on
@@ -71,6 +71,10 @@ foreach my $script (
 	cmp_ok(power_syncs($node), '>', $syncs, 'the shim saw the recovery');
 }
 is(index_equals_heap($node, 't', 'after all scripts'), $before, 'all rows are there');
+$node->stop;
+$node->command_ok([ 'pg_checksums', '--check', '-D', $node->data_dir ], 'page checksums hold');
+power_forget($node);
+power_on($node);
 
 # Everything at once. Each session says which of its transactions were acknowledged.
 $node->append_conf('postgresql.conf', "xtree.max_log_size = '256kB'\nxtree.flush_interval = '20ms'\n");

@@ -15,7 +15,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 
-our @EXPORT = qw(build_shim start_under start_with scarce_start scarce power_on power_start cut_power power_syncs power_lies processes_of);
+our @EXPORT = qw(build_shim start_under start_with scarce_start scarce power_on power_start power_forget cut_power power_syncs power_lies processes_of);
 
 my $shims = dirname(__FILE__) . '/../shim';
 my %built;
@@ -96,6 +96,13 @@ sub power_environment
 	}
 	unlink "$shadow/off", "$shadow/journal";
 	return (LD_PRELOAD => $shim, POWER_DATA => $node->data_dir, POWER_SHADOW => $shadow);
+}
+
+# A server has been stopped in good order: all that it holds is on the disk.
+sub power_forget
+{
+	my ($node) = @_;
+	system_or_bail('rm', '-rf', shadow_of($node));
 }
 
 # Starts a stopped server on the power shim, and waits for the end of its recovery.

@@ -147,7 +147,7 @@ part_fuzzers() {
 tap_tests() {
 	case $1 in
 		kill) echo test/torture/kill_loop.pl ;;
-		power) echo test/t/015_power.pl ;;
+		power) echo test/t/015_power.pl test/t/034_power_standby.pl ;;
 		restores) echo test/t/022_pitr.pl test/t/023_backup_order.pl test/t/024_standby_load.pl test/t/025_ghosts.pl ;;
 		leaks) echo test/t/018_leaks.pl ;;
 		indexes) echo test/t/029_many_indexes.pl ;;
