@@ -120,6 +120,51 @@ void Copy(const NodeLayout& layout, const BlockHeader* from, const LeafEntries& 
   }
 }
 
+void ExtendByGroup(const NodeLayout& layout, const BlockHeader* block, uint32_t group, Box32* box) {
+  for (uint32_t d = 0; d < layout.dims; ++d) {
+    box->lo[d] = std::min(box->lo[d], layout.GroupLo(block, d)[group]);
+    box->hi[d] = std::max(box->hi[d], layout.GroupHi(block, d)[group]);
+  }
+}
+
+bool ContainsGroup(const NodeLayout& layout, const BlockHeader* block, uint32_t group,
+                   const Box32& box) {
+  for (uint32_t d = 0; d < layout.dims; ++d) {
+    if (layout.GroupLo(block, d)[group] < box.lo[d]) return false;
+    if (layout.GroupHi(block, d)[group] > box.hi[d]) return false;
+  }
+  return true;
+}
+
+// By those of the group's entries (the leaf's `first` and up) that are not removed, row by row.
+template <class T>
+void ExtendByEntries(const NodeLayout& layout, const BlockHeader* block, uint32_t group,
+                     const LeafEntries& removed, uint32_t first, uint32_t lanes, Box32* box) {
+  uint32_t kept[kGroupSizeMax];
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < lanes; ++i) {
+    kept[count] = i;
+    count += !removed[first + i];
+  }
+  if (count == 0) return;
+  const T* row = Row<T>(layout, block, group);
+  const auto range = [&] {
+    Range<T> values;
+    for (uint32_t i = 0; i < count; ++i) values.Add(row[kept[i]]);
+    row += layout.group_size;
+    return values;
+  };
+  for (uint32_t d = 0; d < layout.dims; ++d) {
+    Range<T> lo = range();
+    Range<T> hi = layout.corners == 1 ? lo : range();
+    // A NaN in either corner leaves the dimension unbounded.
+    lo.nan |= hi.nan;
+    hi.nan = lo.nan;
+    box->lo[d] = std::min(box->lo[d], lo.Low(layout));
+    box->hi[d] = std::max(box->hi[d], hi.High(layout));
+  }
+}
+
 }  // namespace
 
 Box32 BoundsWithout(const NodeLayout& layout, const BlockHeader* leaf,
@@ -127,24 +172,22 @@ Box32 BoundsWithout(const NodeLayout& layout, const BlockHeader* leaf,
   const uint32_t count = layout.Count(leaf);
   Box32 bounds;
   bounds.Clear(layout.dims);
-  double lo[kDimsMax], hi[kDimsMax];
-  for (uint32_t e = 0; e < count; e += layout.group_size) {
-    const uint32_t lanes = std::min(layout.group_size, count - e);
-    bool whole = true;
-    for (uint32_t i = 0; i < lanes; ++i) whole &= !removed[e + i];
-    if (whole) {
+  // Groups that stay whole first: the boxes of many others lie within theirs, whatever is removed.
+  for (const bool want_whole : {true, false}) {
+    for (uint32_t e = 0; e < count; e += layout.group_size) {
+      const uint32_t lanes = std::min(layout.group_size, count - e);
+      bool whole = true;
+      for (uint32_t i = 0; i < lanes; ++i) whole &= !removed[e + i];
+      if (whole != want_whole) continue;
       const BlockHeader* block = NodeLayout::Block(leaf, e / layout.block_capacity);
       const uint32_t group = e % layout.block_capacity >> layout.group_shift;
-      for (uint32_t d = 0; d < layout.dims; ++d) {
-        bounds.lo[d] = std::min(bounds.lo[d], layout.GroupLo(block, d)[group]);
-        bounds.hi[d] = std::max(bounds.hi[d], layout.GroupHi(block, d)[group]);
+      if (whole) {
+        ExtendByGroup(layout, block, group, &bounds);
+      } else if (!ContainsGroup(layout, block, group, bounds)) {
+        layout.WithFormat([&]<class T>(T) {
+          ExtendByEntries<T>(layout, block, group, removed, e, lanes, &bounds);
+        });
       }
-      continue;
-    }
-    for (uint32_t i = 0; i < lanes; ++i) {
-      if (removed[e + i]) continue;
-      layout.ReadKey(leaf, e + i, lo, hi);
-      bounds.Extend(layout.dims, Box32::Around(layout.dims, lo, hi));
     }
   }
   return bounds;
