@@ -107,6 +107,8 @@ constexpr bool AllSound() {
   return true;
 }
 static_assert(AllSound());
+static_assert(IsDecimalLeaf(DecimalLeafKind(kDecimalScaleMax)) &&
+              !IsDecimalLeaf(DecimalLeafKind(kDecimalScaleMax + 1)));
 static_assert(kTable.decimal[0][2][0].block_capacity == 352);  // 2-D decimal boxes
 static_assert(kTable.decimal[1][2][0].block_capacity == 528);  // 2-D decimal points
 static_assert(kTable.leaf[1][0][2].block_capacity == 208);  // 2-D f64 boxes
