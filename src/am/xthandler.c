@@ -232,7 +232,7 @@ XtReportError(Relation index, const XtError *error)
 			 rebuild ? errmsg("xtree index \"%s\" is broken", RelationGetRelationName(index)) :
 			 errmsg("could not use xtree index \"%s\"", RelationGetRelationName(index)),
 			 errdetail_internal("%s", error->message),
-			 rebuild ? errhint("Rebuild it with REINDEX INDEX.") : 0));
+			 rebuild || error->code == XT_UNSUPPORTED ? errhint("Rebuild it with REINDEX INDEX.") : 0));
 }
 
 Datum

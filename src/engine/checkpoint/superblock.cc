@@ -72,10 +72,10 @@ Status CheckSuperblock(const void* block, uint32_t slot, const char* path) {
     return Status::Corruption("file \"%s\" is not an xtree index: block %u has magic number "
                               "%016" PRIx64, path, slot, superblock->magic);
   }
-  if (superblock->version != kFormatVersion) {
+  if (superblock->version < kFormatVersionOldest || superblock->version > kFormatVersion) {
     return Status::Make(Code::kUnsupported,
-                        "file \"%s\" has format version %u, this build reads version %u", path,
-                        superblock->version, kFormatVersion);
+                        "file \"%s\" has format version %u, this build reads versions %u to %u", path,
+                        superblock->version, kFormatVersionOldest, kFormatVersion);
   }
   const char* why = nullptr;
   if (superblock->header.kind != BlockKind::kSuperblock ||

@@ -21,7 +21,9 @@ inline constexpr uint64_t kWindowBytes = uint64_t{1} << 30;    // Equals the hos
 inline constexpr uint32_t kWindowBlocks = kWindowBytes / kBlockBytes;
 inline constexpr uint32_t kBlockNone = 0xffffffff;
 inline constexpr uint64_t kLsnUnstamped = ~uint64_t{0};  // pd_lsn of a block being modified.
+// Written; and read from the oldest on: version 1 had no decimal leaves.
 inline constexpr uint32_t kFormatVersion = 2;
+inline constexpr uint32_t kFormatVersionOldest = 1;
 
 // On disk: DO NOT REORDER.
 enum class BlockKind : uint8_t {
@@ -39,9 +41,6 @@ inline constexpr BlockKind DecimalLeafKind(int scale) {
 }
 inline constexpr bool IsDecimalLeaf(BlockKind kind) {
   return kind >= BlockKind::kDecimalLeaf && kind <= DecimalLeafKind(9);
-}
-inline constexpr bool IsLeaf(BlockKind kind) {
-  return kind == BlockKind::kLeaf || IsDecimalLeaf(kind);
 }
 
 // On disk: DO NOT REORDER. The host's PageHeaderData.

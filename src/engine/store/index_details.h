@@ -20,7 +20,7 @@ namespace xtree {
 
 struct IndexOptions {
   KeySpec spec{2, CoordType::kF64, KeyKind::kBox};
-  uint32_t leaf_fill_percent = 90;
+  uint32_t leaf_fill_percent = 85;
 };
 
 // Where an operation is logged before it is applied; null for memory.

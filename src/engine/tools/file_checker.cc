@@ -79,15 +79,14 @@ class DataChecker {
   void NodeEntries(const NodeLayout& layout, const Visit& visit, std::vector<Visit>* open,
                    Counts* counts);
 
-  const BlockHeader* node() const { return reinterpret_cast<const BlockHeader*>(buffer_.get()); }
-
-  const FileReader& file_;
-  FileFindings* const say_;
   KeySpec SpecOf(uint32_t tree) const {
     const SuperblockTree& root = superblock_.trees[tree];
     return KeySpec{root.dims, root.coord, root.kind};
   }
+  const BlockHeader* node() const { return reinterpret_cast<const BlockHeader*>(buffer_.get()); }
 
+  const FileReader& file_;
+  FileFindings* const say_;
   Superblock superblock_{};
   std::vector<EntryWord> entries_;
   std::vector<bool> reached_;   // By handle.
@@ -291,6 +290,7 @@ void DataChecker::NodeEntries(const NodeLayout& layout, const Visit& visit,
   bounds.Clear(dims);
   uint32_t outside = 0;
   uint32_t inverted = 0;
+  uint32_t beyond = 0;
   uint64_t entry = 0;
   for (uint32_t b = 0; b < 1u << node()->order; ++b) {
     const BlockHeader* block = NodeLayout::Block(node(), b);
@@ -302,6 +302,7 @@ void DataChecker::NodeEntries(const NodeLayout& layout, const Visit& visit,
         double hi[kDimsMax];
         layout.ReadKey(node(), number, lo, hi);
         for (uint32_t d = 0; d < dims; ++d) inverted += lo[d] > hi[d] ? 1 : 0;
+        beyond += layout.Takes(lo, hi) ? 0 : 1;
         box = Box32::Around(dims, lo, hi);
       } else {
         box = layout.ChildBox(node(), number);
@@ -320,6 +321,9 @@ void DataChecker::NodeEntries(const NodeLayout& layout, const Visit& visit,
   if (outside > 0) {
     say_->Problem("block %u: %u sides of entries lie outside their group's box",
                   node()->block_number, outside);
+  }
+  if (beyond > 0) {
+    say_->Problem("block %u: %u keys are out of a decimal's range", node()->block_number, beyond);
   }
   if (inverted > 0) {
     say_->Problem("block %u: %u sides of keys are inside out", node()->block_number, inverted);

@@ -14,7 +14,7 @@ namespace xtree {
 namespace {
 
 constexpr uint32_t kInnerFillPercentMin = 90;
-// Leaves in a run of an external load: some 2 MB of boxes.
+// Exact leaves in a run of an external load: some 2 MB of boxes.
 constexpr uint32_t kRunLeaves = 256;
 // Added entries are kept in chunks, so that growing copies nothing.
 constexpr uint32_t kChunkShift = 14;

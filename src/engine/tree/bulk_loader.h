@@ -25,7 +25,7 @@
 namespace xtree {
 
 struct BulkOptions {
-  uint32_t leaf_fill_percent = 90;
+  uint32_t leaf_fill_percent = 85;
   uint32_t threads = 1;
   // Once one of these words is not zero, Finish returns kCancelled soon. A host's signal handler sets
   // them. May be null.

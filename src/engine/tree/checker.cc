@@ -216,7 +216,8 @@ bool TreeWalk::State::CheckHeaders(const NodeRef& node, const NodeLayout& layout
   for (uint32_t i = 0; i < blocks; ++i) {
     const BlockHeader& b = *node.block(i);
     const uint32_t count = NodeLayout::BlockCount(&b);
-    if (!NodeLayout::IsKind(shared_.spec, first.level, b.kind) || b.kind != first.kind || b.level != first.level || b.order != first.order ||
+    if (!NodeLayout::IsKind(shared_.spec, first.level, b.kind) || b.kind != first.kind ||
+        b.level != first.level || b.order != first.order ||
         b.extent_index != i || b.node_id != first.node_id || b.tree != tree_ ||
         b.birth_epoch != first.birth_epoch || b.split_dims != first.split_dims ||
         b.block_number != first.block_number + i) {
@@ -269,6 +270,9 @@ void TreeWalk::State::CheckEntries(const NodeRef& node, const NodeLayout& layout
         if (!(low <= lo[d] && hi[d] <= high) && !(std::isinf(low) && std::isinf(high))) {
           Problem("entry %u in block %u is outside its group's box", e, block->block_number);
         }
+      }
+      if (!layout.Takes(lo, hi)) {
+        Problem("entry %u in block %u is out of a decimal's range", e, block->block_number);
       }
       const Box32 box = Box32::Around(dims_, lo, hi);
       bounds->Extend(dims_, box);

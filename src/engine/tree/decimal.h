@@ -27,13 +27,18 @@ inline constexpr double kPowersOfTen[kDecimalScaleMax + 1] = {1,   1e1, 1e2, 1e3
 // `unit` is 10^scale in all of these.
 inline double FromDecimal(int32_t k, double unit) { return k / unit; }
 
-// The integer for `x`, in *k; indeterminate if x is not decimal, which is returned.
-inline bool ToDecimal(double x, double unit, int32_t* k) {
-  const double scaled = x * unit;
-  const bool fits = std::fabs(scaled) < kDecimalMax + 0.5;  // False for NaN.
-  // Adding this leaves no bits for a fraction, so the sum is rounded to the nearest integer.
+// The integer for a decimal `x`.
+inline int32_t RoundToDecimal(double x, double unit) {
+  // Adding this leaves no bits for a fraction, so the sum is rounded to the nearest integer, as long as
+  // the processor rounds so.
   constexpr double kRounding = 0x1.8p52;
-  *k = static_cast<int32_t>((fits ? scaled : 0) + kRounding - kRounding);
+  return static_cast<int32_t>(x * unit + kRounding - kRounding);
+}
+
+// The integer for `x`, in *k, if x is decimal, which is returned.
+inline bool ToDecimal(double x, double unit, int32_t* k) {
+  const bool fits = std::fabs(x * unit) < kDecimalMax + 0.5;  // False for NaN.
+  *k = RoundToDecimal(fits ? x : 0, unit);
   return fits & (std::bit_cast<uint64_t>(FromDecimal(*k, unit)) == std::bit_cast<uint64_t>(x));
 }
 

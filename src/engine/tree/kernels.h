@@ -39,11 +39,11 @@ struct WindowQuery {
   BoundTest le[2 * kDimsMax];
   BoundTest ge[2 * kDimsMax];
 
-  double unit;           // That the tests' bound_k are for; 0 means none.
+  double unit;           // What the tests' bound_k are for; 0: for nothing yet.
 
   bool unbounded() const { return upper_count + lower_count + le_count + ge_count == 0; }
   void Prepare(const KeySpec& spec, const Predicate& predicate);
-  // REQUIRED before a kernel compares entries of a leaf with this layout.
+  // REQUIRED before a kernel compares entries of a leaf with this layout: sets bound_k.
   void PrepareFor(const NodeLayout& leaf) {
     if (leaf.decimal() && leaf.unit != unit) PrepareDecimal(leaf.unit);
   }

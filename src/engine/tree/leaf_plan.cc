@@ -56,7 +56,7 @@ const NodeLayout& LeafPlan::Survey(const KeySpec& spec, uint64_t entries, const 
                                    uint32_t threads) {
   if (!NodeLayout::HasDecimal(spec)) return exact_;
   const uint32_t sides = uint32_t{spec.dims} * exact_.corners;
-  const uint64_t odd_max = entries / kKeysPerOdd;
+  const uint64_t odd_max = (entries + kKeysPerOdd - 1) / kKeysPerOdd;
   const int scale = CommonScale(entries, sides, key_of, odd_max, threads);
   if (scale < 0) return exact_;
   const NodeLayout& decimal = NodeLayout::DecimalLeaf(spec, scale);
@@ -74,7 +74,7 @@ const NodeLayout& LeafPlan::Survey(const KeySpec& spec, uint64_t entries, const 
   odd_keys_ = odd_keys;
   if (odd_keys_ <= odd_max) return decimal;
   odd_keys_ = 0;
-  odd_ = {};
+  std::vector<uint8_t>().swap(odd_);
   return exact_;
 }
 

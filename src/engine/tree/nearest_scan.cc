@@ -90,8 +90,7 @@ Status NearestScan::ExpandNode(uint64_t what) {
   return Status::Ok();
 }
 
-void NearestScan::ExpandGroup(const BlockHeader* block, uint32_t group) {
-  const NodeLayout& layout = NodeLayout::Of(spec_, *block);
+void NearestScan::ExpandGroup(const BlockHeader* block, uint32_t group, const NodeLayout& layout) {
   if (layout.leaf) query_.PrepareFor(layout);
   const uint32_t first = group << layout.group_shift;
   const uint32_t rest = NodeLayout::BlockCount(block) - first;
@@ -141,16 +140,21 @@ Status NearestScan::Next(uint64_t* record_ids, double* distances, double* keys_l
     heap_.pop_back();
     const auto* block = reinterpret_cast<const BlockHeader*>(item.what & kAddressMask);
     const auto number = static_cast<uint32_t>(item.what & ~kAddressMask) >> 1;
-    if ((item.what & 1) == kGroup) {
-      ExpandGroup(block, number);
+    // A page that was lost meanwhile is zeros now, and those another layout.
+    const NodeLayout& layout = NodeLayout::Of(spec_, *block);
+    const bool is_group = (item.what & 1) == kGroup;
+    if (XT_UNLIKELY(number >= (is_group ? layout.groups : layout.block_capacity))) {
+      return Status::Corruption("block %u has changed under a scan", block->block_number);
+    }
+    if (is_group) {
+      ExpandGroup(block, number, layout);
       continue;
     }
-    const NodeLayout& leaf = NodeLayout::Of(spec_, *block);
-    record_ids[*count] = leaf.Id(block, number);
+    record_ids[*count] = layout.Id(block, number);
     if (distances != nullptr) distances[*count] = std::bit_cast<double>(item.order);
     if (keys_lo != nullptr || keys_hi != nullptr) {
       double lo[kDimsMax], hi[kDimsMax];
-      leaf.ReadKey(block, number, lo, hi);
+      layout.ReadKey(block, number, lo, hi);
       if (keys_lo != nullptr) std::copy(lo, lo + dims, keys_lo + size_t{*count} * dims);
       if (keys_hi != nullptr) std::copy(hi, hi + dims, keys_hi + size_t{*count} * dims);
     }

@@ -54,7 +54,7 @@ class NearestScan {
   void Push(double distance, uint64_t what);
   static constexpr uint64_t kAnyLevel = NodeId::kLevelMask;  // The root's is not known beforehand.
   Status ExpandNode(uint64_t what);
-  void ExpandGroup(const BlockHeader* block, uint32_t group);
+  void ExpandGroup(const BlockHeader* block, uint32_t group, const NodeLayout& layout);
 
   StoreInterface* const store_;
   const Kernels& kernels_;

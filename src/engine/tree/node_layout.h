@@ -298,10 +298,7 @@ struct NodeLayout {
   template <class T>
   T Encode(double x) const {
     if constexpr (std::is_same_v<T, int32_t>) {
-      int32_t k;
-      const bool exact = ToDecimal(x, unit, &k);
-      XT_ASSERT(exact);
-      return k;
+      return RoundToDecimal(x, unit);
     } else {
       return static_cast<T>(x);
     }

@@ -206,8 +206,11 @@ uint32_t TreeDeletion::Size(const Draft& draft) const {
   return draft.level == 0 ? draft.remain : draft.layout->Count(draft.ref.node);
 }
 
+// Leaves by what an exact one holds: a split of such a leaf may leave decimal sides.
 bool TreeDeletion::IsUnderfull(const Draft& draft) const {
-  return Size(draft) < draft.layout->base_capacity() * kUnderfullPercent / 100;
+  const NodeLayout& layout =
+      draft.level == 0 ? NodeLayout::ExactLeaf(change_.spec()) : *draft.layout;
+  return Size(draft) < layout.base_capacity() * kUnderfullPercent / 100;
 }
 
 Box32 TreeDeletion::Bounds(const Draft& draft) const {

@@ -93,9 +93,10 @@ Status TreeInsertion::InsertIntoLeaf(const Key& key, uint64_t record_id, bool* s
   if (count <= leaf_layout_->base_capacity()) return RebuildLeaf(leaf);
   splitter_.Load(entries_.lo(0), layout.dims, count);
   *split = true;
-  // Either side may turn out not to be decimal, and must then fit in an exact leaf.
+  // Where not all is decimal, either side may not be, and must then fit in an exact leaf.
   const uint32_t exact = NodeLayout::ExactLeaf(change_.spec()).base_capacity();
-  const double min_fill = count > exact ? (count - exact + 0.5) / count : 0;
+  const bool limited = count > exact && !leaf_layout_->decimal();
+  const double min_fill = limited ? (count - exact + 0.5) / count : 0;
   return SplitNode(depth_, splitter_.Topological(std::max(kTopologicalMinFill, min_fill)));
 }
 
@@ -151,7 +152,6 @@ Status TreeInsertion::RecordSplit(const Step& step) {
   layout.Build(copy.node, entries_, nullptr, entries_.size());
   return Status::Ok();
 }
-
 
 // Dimensions along which all children in entries_ have been split.
 Result<uint32_t> TreeInsertion::SharedHistory(const Step& step) const {

@@ -79,6 +79,17 @@ TEST_F(SuperblockTest, OtherVersionsAreUnsupported) {
     reinterpret_cast<Superblock*>(slot(i))->version = kFormatVersion + 1;
   }
   EXPECT_EQ(Choose().code(), Code::kUnsupported);
+  for (uint32_t i = 0; i < 2; ++i) reinterpret_cast<Superblock*>(slot(i))->version = 0;
+  EXPECT_EQ(Choose().code(), Code::kUnsupported);
+}
+
+TEST_F(SuperblockTest, OlderVersionsAreRead) {
+  for (uint32_t i = 0; i < 2; ++i) {
+    auto* superblock = reinterpret_cast<Superblock*>(slot(i));
+    superblock->version = kFormatVersionOldest;
+    StampBlock(&superblock->header, BlockLsn(superblock->header));
+  }
+  EXPECT_TRUE(Choose().ok());
 }
 
 TEST_F(SuperblockTest, TheBrokenMarkOfEitherSlotCounts) {

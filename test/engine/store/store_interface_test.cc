@@ -68,6 +68,22 @@ TEST_F(StoreInterfaceTest, VerifiesABlockFromDiskOnce) {
   EXPECT_NE(store_.TryLookup(id, ~uint64_t{0}).node, nullptr);
 }
 
+TEST_F(StoreInterfaceTest, RefusesALeafOfAKindThatItsTreeDoesNotHave) {
+  const NodeId id = Make(0, 0);
+  for (const int kind : {0, 4, 7, 15, 26, 255}) {
+    store_.Node(id).node->kind = static_cast<BlockKind>(kind);
+    store_.Unverify(id);
+    EXPECT_NE(Failure(id), "") << kind;
+  }
+  store_.Node(id).node->kind = DecimalLeafKind(9);
+  store_.Unverify(id);
+  EXPECT_EQ(Failure(id), "");
+  // Leaves of f32 keys are never decimal.
+  index_.shared.trees[kTreeMain].spec.coord = CoordType::kF32;
+  store_.Unverify(id);
+  EXPECT_NE(Failure(id), "");
+}
+
 TEST_F(StoreInterfaceTest, NamesFileAndBlockOfADamagedBlockInAnyPlaceOfTheExtent) {
   const NodeId id = Make(1, 3);
   for (uint32_t i = 0; i < 8; ++i) {

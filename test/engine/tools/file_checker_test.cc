@@ -91,7 +91,7 @@ class FileCheckerTest : public ::testing::Test {
   static uint64_t FindBlock(Bytes* content, BlockKind kind, uint8_t level = 0) {
     for (uint64_t b = kSuperblockSlots; (b + 1) * kBlockBytes <= content->size(); ++b) {
       const BlockHeader* header = BlockOf(content, b);
-      const bool is_kind = kind == BlockKind::kLeaf ? IsLeaf(header->kind) : header->kind == kind;
+      const bool is_kind = header->kind == kind || (kind == BlockKind::kLeaf && IsDecimalLeaf(header->kind));
       if (is_kind && header->level == level && BlockLsn(*header) != kLsnUnstamped) {
         return b;
       }
@@ -188,6 +188,19 @@ TEST_F(FileCheckerTest, ALostEntryIsFound) {
   StampBlock(header, 0);
   WriteFile(data_, content);
   EXPECT_TRUE(Mentions(Check(), "the superblock says 3000")) << Join(Check().problems);
+}
+
+TEST_F(FileCheckerTest, ALeafOfAKindThatDoesNotExistIsFound) {
+  MakeIndex(3'000, 0);
+  const Bytes whole = ReadFile(data_);
+  for (const int kind : {0, 4, 7, 15, 26, 255}) {
+    Bytes content = whole;
+    BlockHeader* header = BlockOf(&content, FindBlock(&content, BlockKind::kLeaf));
+    header->kind = static_cast<BlockKind>(kind);
+    StampBlock(header, 0);
+    WriteFile(data_, content);
+    EXPECT_TRUE(Mentions(Check(), "is not part 0 of node")) << kind << Join(Check().problems);
+  }
 }
 
 TEST_F(FileCheckerTest, ABlockUsedTwiceIsFound) {

@@ -99,7 +99,11 @@ TEST_F(CheckerTest, FindsAChildBoxThatIsTooSmall) {
 TEST_F(CheckerTest, FindsWrongHeaders) {
   const std::function<void()> damages[] = {
       [&] { leaf_->tree = 1; }, [&] { leaf_->order = 1; }, [&] { leaf_->extent_index = 1; },
-      [&] { leaf_->kind = BlockKind::kInner; }, [&] { ++leaf_->block_number; },
+      [&] { leaf_->kind = BlockKind::kInner; },
+      [&] { leaf_->kind = static_cast<BlockKind>(static_cast<int>(BlockKind::kDecimalLeaf) - 1); },
+      [&] { leaf_->kind = DecimalLeafKind(kDecimalScaleMax + 1); },
+      [&] { leaf_->kind = leaf_->kind == BlockKind::kLeaf ? DecimalLeafKind(5) : BlockKind::kLeaf; },
+      [&] { ++leaf_->block_number; },
   };
   for (const auto& damage : damages) {
     const BlockHeader saved = *leaf_;

@@ -79,7 +79,7 @@ TEST_F(LeafPlanTest, AnOddKeyDividesItsLeafInTwoExactOnes) {
 }
 
 TEST_F(LeafPlanTest, ManyOddKeysMakeAllLeavesExact) {
-  for (uint64_t i = 0; i <= kEntries / kKeysPerOdd; ++i) MakeOdd(i * 999);
+  for (uint64_t i = 0; i <= kEntries / kKeysPerOdd + 1; ++i) MakeOdd(i * 999);
   const Counts counts = Check(Plan());
   EXPECT_EQ(counts.decimal, 0u);
   EXPECT_NEAR(static_cast<double>(kEntries) / static_cast<double>(counts.exact), 208 * 0.9, 10);
@@ -87,7 +87,7 @@ TEST_F(LeafPlanTest, ManyOddKeysMakeAllLeavesExact) {
 
 TEST_F(LeafPlanTest, ManyLargeKeysMakeAllLeavesExactOrOfASmallerScale) {
   // Too large for the scale that the others need.
-  for (uint64_t i = 0; i <= kEntries / kKeysPerOdd; ++i) MakeOdd(i * 999, 1e7);
+  for (uint64_t i = 0; i <= kEntries / kKeysPerOdd + 1; ++i) MakeOdd(i * 999, 1e7);
   EXPECT_EQ(Check(Plan()).decimal, 0u);
   // Two digits are enough for these.
   for (double& side : sides) side = std::round(side * 100) / 100 + 0.0;

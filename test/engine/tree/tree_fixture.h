@@ -190,7 +190,7 @@ class TestTree {
 
   bool SameKey(const Key& a, const Key& b) const {
     const auto same = [](double x, double y) {
-      return x == y || (std::isnan(x) && std::isnan(y));
+      return (x == y && std::signbit(x) == std::signbit(y)) || (std::isnan(x) && std::isnan(y));
     };
     for (uint32_t d = 0; d < spec.dims; ++d) {
       if (!same(a.lo[d], b.lo[d])) return false;
