@@ -152,7 +152,7 @@ my @activities = (
 	# A checkpoint just behind the last record of an operation, and one that does not wait for it.
 	sub { join "\n", map { write_rows() . "CHECKPOINT;\nSELECT xtree_checkpoint('t_p');" } 1 .. 10 },
 	sub { rand() < 0.5 ? 'REINDEX INDEX t_p;' : 'REINDEX INDEX CONCURRENTLY t_b;' },
-	sub { 'DROP INDEX IF EXISTS t_more; CREATE INDEX CONCURRENTLY t_more ON t USING xtree (p);' },
+	sub { 'DROP INDEX IF EXISTS t_p_more; CREATE INDEX CONCURRENTLY t_p_more ON t USING xtree (p);' },
 	sub { join "\n", map { 'BEGIN; ' . write_rows() . sprintf("PREPARE TRANSACTION 'x%d'; %s", $next, rand() < 0.7 ? sprintf("COMMIT PREPARED 'x%d';", $next) : '') } 1 .. 10 },
 	sub { qq(SET enable_seqscan = off; SELECT count(*) FROM t WHERE b && box '((-90,-90),(90,90))';\n) x 50 });
 
@@ -316,7 +316,7 @@ sub drop_invalid
 	  foreach split /\n/, $node->safe_psql('postgres', 'SELECT gid FROM pg_prepared_xacts');
 	$node->safe_psql('postgres', "DROP INDEX $_")
 	  foreach split /\n/, $node->safe_psql('postgres', 'SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid');
-	$node->safe_psql('postgres', 'DROP INDEX IF EXISTS t_more');
+	$node->safe_psql('postgres', 'DROP INDEX IF EXISTS t_p_more');
 }
 
 # What prepared transactions made, once they are committed. They go, or there would be ever more of them.

@@ -14,8 +14,8 @@
 #   leaks      cycles of creating and dropping
 #   indexes    1,200 indexes in one database
 #   long       long forms of other TAP tests
-# TORTURE_LENGTH (default 1) multiplies the number of rounds of all of them; 1 takes about half an hour of two
-# idle processors. TORTURE_SEED repeats a run's choices. Some single numbers can be set, too: TORTURE_MINUTES
+# TORTURE_LENGTH (default 1; 0.1 or 24 will do) multiplies the number of rounds of all of them; 1 takes about
+# half an hour of two idle processors. TORTURE_SEED repeats a run's choices. Some single numbers can be set, too: TORTURE_MINUTES
 # (of the kill loop), TORTURE_RECORDS (of the stress test), TORTURE_INPUTS (mutated files),
 # TORTURE_FUZZ_SECONDS (of each fuzzer), LEAK_CYCLES (of each kind).
 cd "$(dirname "$0")/../.."
@@ -32,7 +32,12 @@ passed=0
 failed=0
 length=${TORTURE_LENGTH:-1}
 export TORTURE_SEED=${TORTURE_SEED:-$(($(date +%s) % 1000000 + 1))}
-export GTEST_SECONDS=$((1800 * length + 1800))
+# So many at this length, but at least one.
+scaled() { awk -v n="$1" -v length_="$length" 'BEGIN { n = int(n * length_); print n < 1 ? 1 : n }'; }
+# One of so many at this length; an odd number, so that each place of a block gets its turn.
+one_of() { awk -v n="$1" -v length_="$length" 'BEGIN { n = int(n / length_); print n < 1 ? 1 : n - !(n % 2) }'; }
+GTEST_SECONDS=$(($(scaled 1800) + 1800))
+export GTEST_SECONDS
 prepare_run_area
 CHECK=$BUILD/torture
 rm -rf "$CHECK"
@@ -57,7 +62,7 @@ end() {
 show_counts() { sed -n "s/^ *\(.*$1.*\)/   \1/p" "$CHECK"/gtest-"$2"/*.log 2>/dev/null; }
 
 part_stress() {
-	local records=${TORTURE_RECORDS:-$((5000000 * length))}
+	local records=${TORTURE_RECORDS:-$(scaled 5000000)}
 	begin "the engine's stress test with $records records"
 	XTREE_STRESS_RECORDS=$records run_gtests stress "" stress_test
 	grep -hv '^\[\|^$\|^Running\|^Note' "$CHECK"/gtest-stress/stress_test.log 2>/dev/null | sed 's/^/   /'
@@ -70,7 +75,7 @@ part_stress() {
 
 part_crashes() {
 	begin "power cuts at every operation of the engine"
-	XTREE_CRASH_SEED=$TORTURE_SEED XTREE_CRASH_LENGTH=$((10 * length)) GTEST_SHARDS=$JOBS \
+	XTREE_CRASH_SEED=$TORTURE_SEED XTREE_CRASH_LENGTH=$(scaled 10) GTEST_SHARDS=$JOBS \
 		GTEST_FILTER='*CrashTest*:CrashSeriesTest*:FaultTest*:DamageTest*' run_gtests crashes "" store_test
 	show_counts 'crash points' crashes
 	end
@@ -78,9 +83,11 @@ part_crashes() {
 
 part_flips() {
 	# Keys of 16 and 20 dimensions make larger files that are slower to read: a sample of their bytes.
-	local sample=$((length < 7 ? 7 - length + 1 : 1))
-	begin "every byte of small indexes flipped"
-	XTREE_FLIP_STRIDE=1 GTEST_SHARDS=$JOBS GTEST_FILTER='*FlipTest*/0:*FlipTest*/1:*FlipTest*/3:*FlipTest*/5' \
+	local every sample
+	every=$(one_of 1)
+	sample=$(one_of 7)
+	begin "one of $every bytes of small indexes flipped"
+	XTREE_FLIP_STRIDE=$every GTEST_SHARDS=$JOBS GTEST_FILTER='*FlipTest*/0:*FlipTest*/1:*FlipTest*/3:*FlipTest*/5' \
 		run_gtests flips "" fuzz_test
 	show_counts 'flips' flips
 	end
@@ -92,7 +99,7 @@ part_flips() {
 }
 
 part_mutations() {
-	local inputs=${TORTURE_INPUTS:-$((20000 * length))}
+	local inputs=${TORTURE_INPUTS:-$(scaled 20000)}
 	begin "$inputs mutated files for each reader"
 	XTREE_FUZZ_INPUTS=$inputs XTREE_FUZZ_SEED=$TORTURE_SEED GTEST_SHARDS=$JOBS GTEST_FILTER='FuzzTest*' \
 		run_gtests mutations "" fuzz_test
@@ -112,7 +119,7 @@ run_fuzzer() {
 }
 
 part_fuzzers() {
-	local seconds=${TORTURE_FUZZ_SECONDS:-$((90 * length))} name step generator=
+	local seconds=${TORTURE_FUZZ_SECONDS:-$(scaled 90)} name step generator=
 	begin "fuzzers, $seconds s each"
 	mkdir -p "$CHECK/fuzzers/corpus"
 	command -v ninja >/dev/null && generator="-G Ninja"
@@ -157,13 +164,13 @@ tap_tests() {
 
 run_servers() {
 	local name
-	export TORTURE_MINUTES=${TORTURE_MINUTES:-$((12 * length))} TORTURE_SERVERS=$((4 * length))
-	export POWER_ROUNDS=$((40 * length)) POWER_SEED=$TORTURE_SEED PITR_POINTS=$((12 * length)) PITR_SEED=$TORTURE_SEED
-	export ORDER_ROUNDS=$((10 * length)) ORDER_SEED=$TORTURE_SEED STANDBY_ROUNDS=$((10 * length)) \
-		STANDBY_SEED=$TORTURE_SEED GHOST_ROUNDS=$((20 * length)) GHOST_SEED=$TORTURE_SEED
-	export LEAK_CYCLES=${LEAK_CYCLES:-$((10000 * length))} XTREE_SCALE_PARTITIONS=1000
-	export XTREE_IMAGES_ROUNDS=$((10 * length)) XTREE_CANCEL_ROWS=1000000
-	TAP_SECONDS=$((TORTURE_MINUTES * 60 + 3600 * length))
+	export TORTURE_MINUTES=${TORTURE_MINUTES:-$(scaled 12)} TORTURE_SERVERS=$(scaled 4)
+	export POWER_ROUNDS=$(scaled 40) POWER_SEED=$TORTURE_SEED PITR_POINTS=$(scaled 12) PITR_SEED=$TORTURE_SEED
+	export ORDER_ROUNDS=$(scaled 10) ORDER_SEED=$TORTURE_SEED STANDBY_ROUNDS=$(scaled 10) \
+		STANDBY_SEED=$TORTURE_SEED GHOST_ROUNDS=$(scaled 20) GHOST_SEED=$TORTURE_SEED
+	export LEAK_CYCLES=${LEAK_CYCLES:-$(scaled 10000)} XTREE_SCALE_PARTITIONS=1000
+	export XTREE_IMAGES_ROUNDS=$(scaled 10) XTREE_CANCEL_ROWS=1000000
+	TAP_SECONDS=$((TORTURE_MINUTES * 60 + 1800 + $(scaled 3600)))
 	begin "servers:$1"
 	if prepare_postgres && prepare_sources; then
 		CHECK_TAP=$1 run_tap
