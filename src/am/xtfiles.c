@@ -191,7 +191,7 @@ XtRedoBroken(XtHandle *handle, const XtError *error)
 			(errcode(ERRCODE_INDEX_CORRUPTED),
 			 errmsg("WAL replay cannot follow the xtree index in file \"%s\"", path),
 			 errdetail_internal("%s", error->message),
-			 errhint("Queries that use the index will fail until it is rebuilt with REINDEX.")));
+			 errhint(XT_BROKEN_HINT, handle->key.tablespace, handle->key.relation)));
 	if (!marked)
 		ereport(WARNING,
 				(errcode(ERRCODE_IO_ERROR),
@@ -234,7 +234,7 @@ XtRedoLost(const RelFileNode *node, const char *why)
 					(errcode(ERRCODE_INDEX_CORRUPTED),
 					 errmsg("WAL replay cannot follow the xtree index in file \"%s\"", path),
 					 errdetail_internal("%s. %s", why, error.message),
-					 errhint("Queries that use the index will fail until it is rebuilt with REINDEX.")));
+					 errhint(XT_BROKEN_HINT, key.tablespace, key.relation)));
 	}
 	PG_CATCH();
 	{

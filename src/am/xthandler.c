@@ -4,6 +4,8 @@
  */
 #include "xtregistry.h"
 
+#include "access/xlog.h"
+
 #include <limits.h>
 #include <signal.h>
 
@@ -232,7 +234,9 @@ XtReportError(Relation index, const XtError *error)
 			 rebuild ? errmsg("xtree index \"%s\" is broken", RelationGetRelationName(index)) :
 			 errmsg("could not use xtree index \"%s\"", RelationGetRelationName(index)),
 			 errdetail_internal("%s", error->message),
-			 rebuild || error->code == XT_UNSUPPORTED ? errhint("Rebuild it with REINDEX INDEX.") : 0));
+			 !rebuild && error->code != XT_UNSUPPORTED ? 0 : RecoveryInProgress() ?
+			 errhint("Rebuild it with REINDEX INDEX on the primary.") :
+			 errhint("Rebuild it with REINDEX INDEX.")));
 }
 
 Datum

@@ -212,7 +212,7 @@ read_note(int place, const XtNote *note)
 				(errcode(ERRCODE_INDEX_CORRUPTED),
 				 errmsg("the xtree index in file \"%s\" is broken, and cannot be marked so", path),
 				 errdetail_internal("%s", error.message),
-				 errhint("Queries that use the index will fail until it is rebuilt with REINDEX.")));
+				 errhint(XT_BROKEN_HINT, key.tablespace, key.relation)));
 	pfree(path);
 }
 

@@ -141,6 +141,10 @@ extern void XtNoteRemoval(XtShared *shared);
  */
 extern void XtAwaitPins(XtShared *shared);
 
+/* The hint where an index is known by its files alone: arguments tablespace, relfilenode. */
+#define XT_BROKEN_HINT \
+	"Queries that use the index will fail until it is rebuilt with REINDEX. In its database, pg_filenode_relation(%u, %u) is its name."
+
 /* xtfiles.c */
 extern void XtKeyOfRelation(Relation index, XtRelKey *key);
 extern void XtKeyOfNode(const RelFileNode *node, XtRelKey *key);

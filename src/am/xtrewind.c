@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
+#include "catalog/pg_tablespace_d.h"
 #include "common/relpath.h"
 #include "storage/bufpage.h"
 #include "storage/fd.h"
@@ -32,6 +33,8 @@ judge_file(const char *path)
 	char	   *log_path = psprintf("%s_%s", path, forkNames[VISIBILITYMAP_FORKNUM]);
 	XtError		error;
 	XtError		mark_error;
+	Oid			tablespace = DEFAULTTABLESPACE_OID;
+	Oid			relation = InvalidOid;
 	bool		broken;
 
 	/* Going on without knowing could mean short answers. */
@@ -43,6 +46,8 @@ judge_file(const char *path)
 	pfree(log_path);
 	if (!broken)
 		return;
+	if (sscanf(path, "pg_tblspc/%u/%*[^/]/%*u/%u", &tablespace, &relation) != 2)
+		(void) sscanf(path, "base/%*u/%u", &relation);
 	/* Marked already, but for the checksums. */
 	if (DataChecksumsEnabled() && !XtMarkFile(path, &mark_error))
 		ereport(FATAL,
@@ -53,7 +58,7 @@ judge_file(const char *path)
 			(errcode(ERRCODE_INDEX_CORRUPTED),
 			 errmsg("pg_rewind has left the xtree index in file \"%s\" without part of its state", path),
 			 errdetail_internal("%s", error.message),
-			 errhint("Queries that use the index will fail until it is rebuilt with REINDEX.")));
+			 errhint(XT_BROKEN_HINT, tablespace, relation)));
 }
 
 static bool

@@ -39,7 +39,8 @@ sub answers_or_knows
 		else
 		{
 			$broken = 1;
-			like($err, qr/xtree index.*REINDEX/s, "$what: the index says that it needs REINDEX: $table, $question");
+			my $column = $question =~ /^(\w)/ ? $1 : '';
+			like($err, qr/xtree index "${table}_$column" is broken.*REINDEX INDEX/s, "$what: the index says that it needs REINDEX: $table, $question");
 		}
 	}
 	return !$broken;
@@ -113,6 +114,13 @@ ok(rewind($old, $new), 'quiet: rewound');
 follow($old, $new);
 is(judged($old, 'quiet'), 'idle small source_writes',
 	'quiet: indexes whose log builds on what the data file holds are whole, and only they');
+# The log names what it can, files, and how to tell their names.
+my $log = slurp_file($old->logfile);
+my %named = map { $_ => 1 } map { $old->safe_psql('postgres', "SELECT $_") } $log =~ /rebuilt with REINDEX\. In its database, (pg_filenode_relation\(\d+, \d+\)) is its name/g;
+is(join(' ', sort keys %named), join(' ', map { ("${_}_b", "${_}_p") } sort qw(source_folds target_folds both_fold)),
+	'quiet: the log tells which indexes are broken');
+my ($refused, $none, $message) = $old->psql('postgres', "SET enable_seqscan = off; SELECT count(*) FROM both_fold WHERE p <@ box '((0,0),(1,1))'");
+like($message, qr/HINT:\s+Rebuild it with REINDEX INDEX on the primary/, 'quiet: a standby says where to REINDEX');
 $old->restart;
 is(judged($old, 'quiet, restarted'), 'idle small source_writes', 'quiet: a restart changes nothing');
 $new->safe_psql('postgres', add_rows($_, 5001, 5500)) foreach @tables;
