@@ -3,6 +3,7 @@
 //   F, I, D      vectors of kF floats, kF 32-bit integers and kD doubles (kF, kD <= 16).
 //   LoadF, SetF, LoadI, SetI, LoadD, SetD, StoreF, StoreD, Widen (the first kD floats or integers from
 //     memory to a D)
+//   FromDecimals(x, unit): FromDecimal of each lane, which are integers.
 //   Add, Sub, Mul, Div, Min, Max, Sqrt (Min and Max return the second operand if one is NaN)
 //   MaskLe<nan>(x, y), MaskGe<nan>(x, y): a bit for each lane; `nan`: unordered lanes count as true.
 //     MaskLe(x, y) of integers.
@@ -263,7 +264,7 @@ XT_ENTRY void ChildDistances(const NodeLayout& l, const BlockHeader* block, uint
 XT_KERNEL D LoadCoord(const NodeLayout&, const double* row) { return LoadD(row); }
 XT_KERNEL D LoadCoord(const NodeLayout&, const float* row) { return Widen(row); }
 XT_KERNEL D LoadCoord(const NodeLayout& l, const int32_t* row) {
-  return Div(Widen(row), SetD(l.unit));
+  return FromDecimals(Widen(row), l.unit);
 }
 
 // Distance of kD points or boxes in one dimension; NaN (of a point at infinity) is kept.

@@ -63,6 +63,7 @@ constexpr NodeLayout BestLayout(uint32_t dims, bool leaf, CoordFormat format, bo
 struct LayoutTable {
   NodeLayout leaf[2][2][kDimsMax + 1];  // [f64][point][dims]
   NodeLayout decimal[2][kDimsMax + 1][kDecimalScaleMax + 1];  // [point][dims][scale]
+  bool has_decimal[2][2][kDimsMax + 1];                       // [f64][point][dims]
   NodeLayout inner[kDimsMax + 1];
 };
 
@@ -73,7 +74,11 @@ constexpr LayoutTable MakeTable() {
     for (uint32_t point = 0; point < 2; ++point) {
       t.leaf[0][point][dims] = BestLayout(dims, true, CoordFormat::kF32, point != 0);
       t.leaf[1][point][dims] = BestLayout(dims, true, CoordFormat::kF64, point != 0);
+      const NodeLayout& exact = t.leaf[1][point][dims];
       const NodeLayout decimal = BestLayout(dims, true, CoordFormat::kDecimal, point != 0);
+      t.has_decimal[1][point][dims] = decimal.base_order == exact.base_order &&
+                                      decimal.block_capacity > exact.block_capacity &&
+                                      decimal.block_capacity < 2 * exact.block_capacity;
       for (int scale = 0; scale <= kDecimalScaleMax; ++scale) {
         NodeLayout& l = t.decimal[point][dims][scale];
         l = decimal;
@@ -144,12 +149,8 @@ const NodeLayout& NodeLayout::ExactLeaf(const KeySpec& spec) {
 }
 
 bool NodeLayout::HasDecimal(const KeySpec& spec) {
-  if (spec.coord != CoordType::kF64) return false;
-  const NodeLayout& exact = ExactLeaf(spec);
-  const NodeLayout& decimal = kTable.decimal[spec.kind == KeyKind::kPoint][spec.dims][0];
-  return decimal.base_order == exact.base_order &&
-         decimal.block_capacity > exact.block_capacity &&
-         decimal.block_capacity < 2 * exact.block_capacity;
+  XT_ASSERT(spec.dims >= 1 && spec.dims <= kDimsMax);
+  return kTable.has_decimal[spec.coord == CoordType::kF64][spec.kind == KeyKind::kPoint][spec.dims];
 }
 
 const NodeLayout& NodeLayout::DecimalLeaf(const KeySpec& spec, int scale) {
@@ -189,9 +190,7 @@ const NodeLayout& NodeLayout::LeafFor(const KeySpec& spec, const EntryList& list
 
 const NodeLayout& NodeLayout::Of(const KeySpec& spec, const BlockHeader& node) {
   if (node.level > 0) return Inner(spec);
-  if (!IsDecimalLeaf(node.kind)) return ExactLeaf(spec);
-  XT_ASSERT(spec.dims >= 1 && spec.dims <= kDimsMax);
-  if (XT_UNLIKELY(!IsKind(spec, 0, node.kind))) return ExactLeaf(spec);
+  if (!IsDecimalLeaf(node.kind) || XT_UNLIKELY(!HasDecimal(spec))) return ExactLeaf(spec);
   const int scale = static_cast<int>(node.kind) - static_cast<int>(BlockKind::kDecimalLeaf);
   return kTable.decimal[spec.kind == KeyKind::kPoint][spec.dims][scale];
 }
