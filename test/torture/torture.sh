@@ -14,8 +14,8 @@
 #   leaks      cycles of creating and dropping
 #   indexes    1,200 indexes in one database
 #   long       long forms of other TAP tests
-# TORTURE_LENGTH (default 1; 0.1 or 24 will do) multiplies the number of rounds of all of them; 1 takes about
-# half an hour of two idle processors. TORTURE_SEED repeats a run's choices. Some single numbers can be set, too: TORTURE_MINUTES
+# TORTURE_LENGTH (default 1; 0.1 or 24 will do) multiplies the number of rounds of all of them; 1 takes some
+# forty minutes of two idle processors. TORTURE_SEED repeats a run's choices. Some single numbers can be set, too: TORTURE_MINUTES
 # (of the kill loop), TORTURE_RECORDS (of the stress test), TORTURE_INPUTS (mutated files),
 # TORTURE_FUZZ_SECONDS (of each fuzzer), LEAK_CYCLES (of each kind).
 cd "$(dirname "$0")/../.."
