@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/spin_latch.h"
 #include "io/crc32c.h"
 
 namespace xtree {
@@ -176,6 +177,12 @@ Status DeltaLog::OpenBlock() {
   return Status::Ok();
 }
 
+namespace {
+uint32_t FrameBytes(uint32_t payload_bytes) {
+  return sizeof(LogFrame) + ((payload_bytes + 7) & ~7u);
+}
+}  // namespace
+
 Status DeltaLog::Reserve(uint32_t payload_bytes) {
   if (!enabled_) return Status::Ok();
   XT_ASSERT(payload_bytes <= kLogPayloadBytesMax);
@@ -183,7 +190,9 @@ Status DeltaLog::Reserve(uint32_t payload_bytes) {
     windows_.Pin();
     pinned_ = true;
   }
-  const uint32_t bytes = sizeof(LogFrame) + ((payload_bytes + 7) & ~7u);
+  // Nobody is beside: at most an error has kept somebody from taking this back.
+  shared_->reserved_bytes = 0;
+  const uint32_t bytes = FrameBytes(payload_bytes);
   const bool open = shared_->current_seq.load(std::memory_order_relaxed) != 0 && !shared_->sealed;
   Status status;
   if (!open || shared_->current_offset + bytes > kBlockBytes) {
@@ -210,15 +219,14 @@ void DeltaLog::Unreserve() noexcept {
   windows_.Unpin();
 }
 
-std::byte* DeltaLog::AppendBegin(OpType type, uint32_t tree, uint32_t payload_bytes,
-                                 uint64_t lsn) noexcept {
-  XT_ASSERT(pinned_ && reserved_ != nullptr && open_frame_ == nullptr);
+// Everything of a frame but payload and CRC.
+inline LogFrame* DeltaLog::StartFrame(BlockHeader* block, OpType type, uint32_t tree,
+                                      uint32_t bytes, uint64_t lsn) noexcept {
   LogShared* log = shared_;
-  const uint32_t bytes = sizeof(LogFrame) + ((payload_bytes + 7) & ~7u);
   XT_ASSERT(log->current_offset + bytes <= kBlockBytes);
-  if (BlockLsn(*reserved_) != kLsnUnstamped) MarkUnstamped(reserved_);
-  auto* address = reinterpret_cast<std::byte*>(reserved_) + log->current_offset;
-  auto* frame = reinterpret_cast<LogFrame*>(address);
+  if (BlockLsn(*block) != kLsnUnstamped) MarkUnstamped(block);
+  auto* frame = reinterpret_cast<LogFrame*>(reinterpret_cast<std::byte*>(block) +
+                                            log->current_offset);
   frame->bytes = static_cast<uint16_t>(bytes);
   frame->type = type;
   frame->tree = static_cast<uint8_t>(tree);
@@ -232,25 +240,83 @@ std::byte* DeltaLog::AppendBegin(OpType type, uint32_t tree, uint32_t payload_by
     log->appended_ops.store(log->appended_ops.load(std::memory_order_relaxed) + 1,
                             std::memory_order_relaxed);
   }
-  open_frame_ = frame;
-  open_bytes_ = bytes;
-  return address + sizeof(LogFrame);
+  return frame;
 }
 
-void DeltaLog::AppendEnd() noexcept {
+inline void DeltaLog::SealFrame(LogFrame* frame, uint32_t bytes) noexcept {
   LogShared* log = shared_;
-  LogFrame* frame = open_frame_;
-  XT_ASSERT(frame != nullptr);
   const uint64_t sequence = log->current_seq.load(std::memory_order_relaxed);
-  // Not from the frame: behind it there may be zeros by now (io/mapping_guard.h).
-  const uint32_t bytes = open_bytes_;
+  // The length is not taken from the frame: behind it there may be zeros by now (io/mapping_guard.h).
   frame->crc32c = LogFrameCrc(frame, bytes, sequence);
-  open_frame_ = nullptr;
   log->current_offset += bytes;
   log->bytes.store(log->bytes.load(std::memory_order_relaxed) + bytes, std::memory_order_relaxed);
   log->end_mark.store(LogMark(sequence, LogPosition(log->current_block, log->current_offset)),
                       std::memory_order_release);
+}
+
+std::byte* DeltaLog::AppendBegin(OpType type, uint32_t tree, uint32_t payload_bytes,
+                                 uint64_t lsn) noexcept {
+  XT_ASSERT(pinned_ && reserved_ != nullptr && open_frame_ == nullptr);
+  open_bytes_ = FrameBytes(payload_bytes);
+  open_frame_ = StartFrame(reserved_, type, tree, open_bytes_, lsn);
+  return reinterpret_cast<std::byte*>(open_frame_ + 1);
+}
+
+void DeltaLog::AppendEnd() noexcept {
+  XT_ASSERT(open_frame_ != nullptr);
+  SealFrame(open_frame_, open_bytes_);
+  open_frame_ = nullptr;
   Unreserve();
+}
+
+bool DeltaLog::ReserveShared(uint32_t payload_bytes) {
+  if (!enabled_) return true;
+  XT_ASSERT(payload_bytes <= kLogPayloadBytesMax);
+  LogShared* log = shared_;
+  // Neither changes while anybody holds the lock shared.
+  if (log->current_seq.load(std::memory_order_relaxed) == 0 || log->sealed) return false;
+  windows_.Pin();
+  const uint32_t block = log->current_segment * kLogSegmentBlocks + log->current_block;
+  bool reserved = windows_.MapBlock(block).ok();  // Reserve will say why it cannot be had.
+  if (reserved) {
+    if (XT_UNLIKELY(tracking_)) NoteTouched(CurrentBlock());
+    const uint32_t bytes = FrameBytes(payload_bytes);
+    SpinLatch latch(&log->latch);
+    log->latch_waits += latch.waited();
+    reserved = log->current_offset + log->reserved_bytes + bytes <= kBlockBytes;
+    if (reserved) log->reserved_bytes += bytes;
+  }
+  if (!reserved) windows_.Unpin();
+  return reserved;
+}
+
+void DeltaLog::UnreserveShared(uint32_t payload_bytes) noexcept {
+  if (!enabled_) return;
+  {
+    SpinLatch latch(&shared_->latch);
+    XT_ASSERT(shared_->reserved_bytes >= FrameBytes(payload_bytes));
+    shared_->reserved_bytes -= FrameBytes(payload_bytes);
+  }
+  windows_.Unpin();
+}
+
+void DeltaLog::AppendShared(OpType type, uint32_t tree, const std::byte* payload,
+                            uint32_t payload_bytes, uint64_t lsn) noexcept {
+  if (!enabled_) return;
+  LogShared* log = shared_;
+  BlockHeader* block = CurrentBlock();
+  XT_ASSERT(block != nullptr);
+  const uint32_t bytes = FrameBytes(payload_bytes);
+  {
+    SpinLatch latch(&log->latch);
+    log->latch_waits += latch.waited();
+    XT_ASSERT(log->reserved_bytes >= bytes);
+    log->reserved_bytes -= bytes;
+    LogFrame* frame = StartFrame(block, type, tree, bytes, lsn);
+    std::memcpy(frame + 1, payload, payload_bytes);
+    SealFrame(frame, bytes);
+  }
+  windows_.Unpin();
 }
 
 void DeltaLog::AppendCommit() noexcept {

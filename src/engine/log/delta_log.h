@@ -14,7 +14,8 @@
 // blocks. What does not fit stays zero. The chain of `count`s tells a lost page from the end of a
 // block.
 //
-// Threads:    Sync from any thread. Everything else under the index's writer lock.
+// Threads:    Sync from any thread. Everything else under the index's writer lock; the functions that say
+//             so under the lock taken shared, from any thread of this handle.
 // Durability: Append stores into a mapping (page cache); whoever needs durability syncs the file.
 // Errors:     Reserve may fail (kNoSpace, kIoError); Append after it cannot.
 #pragma once
@@ -99,6 +100,13 @@ class DeltaLog {
   // REQUIRES: Reserve(at least payload_bytes).
   std::byte* AppendBegin(OpType type, uint32_t tree, uint32_t payload_bytes, uint64_t lsn) noexcept;
   void AppendEnd() noexcept;
+  // The same for writers beside each other. Room is all that is reserved: the frame gets its place when
+  // it is appended, whole, under the log's latch, so the log has no holes, whatever order the writers
+  // come in. False: no block is open that has the room, which takes Reserve.
+  bool ReserveShared(uint32_t payload_bytes);
+  void UnreserveShared(uint32_t payload_bytes) noexcept;
+  void AppendShared(OpType type, uint32_t tree, const std::byte* payload, uint32_t payload_bytes,
+                    uint64_t lsn) noexcept;
   // The commit frame. REQUIRES: Reserve(0).
   void AppendCommit() noexcept;
 
@@ -140,6 +148,9 @@ class DeltaLog {
       touched_.push_back(block->block_number);
     }
   }
+  LogFrame* StartFrame(BlockHeader* block, OpType type, uint32_t tree, uint32_t bytes,
+                       uint64_t lsn) noexcept;
+  void SealFrame(LogFrame* frame, uint32_t bytes) noexcept;
 
   LogShared* const shared_;
   FileSystem* const fs_;

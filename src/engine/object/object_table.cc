@@ -1,25 +1,10 @@
 #include "object/object_table.h"
 
-#include <thread>
+#include "base/spin_latch.h"
 
 namespace xtree {
 
 namespace {
-
-// Held for a few instructions, so it spins; it yields because the holder may have been preempted.
-class ShardLatch {
- public:
-  explicit ShardLatch(ShardShared* shard) : latch_(shard->latch) {
-    while (latch_.exchange(1, std::memory_order_acquire) != 0) {
-      while (latch_.load(std::memory_order_relaxed) != 0) std::this_thread::yield();
-    }
-  }
-  ~ShardLatch() { latch_.store(0, std::memory_order_release); }
-  ShardLatch(const ShardLatch&) = delete;
-
- private:
-  std::atomic<uint32_t>& latch_;
-};
 
 std::atomic<uint64_t> g_shards_taken{0};
 
@@ -55,7 +40,7 @@ uint32_t ThreadShard() {
 bool ObjectTable::AllocateHandle(NodeId* id) {
   const uint32_t shard_index = ThreadShard();
   ShardShared& shard = shared_->shards[shard_index];
-  ShardLatch latch(&shard);
+  SpinLatch latch(&shard.latch);
   uint64_t handle;
   if (shard.free_head != 0) {
     handle = shard.free_head - 1;
@@ -93,7 +78,7 @@ void ObjectTable::FreeHandle(uint64_t handle) {
   ObjectEntry& entry = (*entries_)[handle];
   XT_ASSERT(!(entry.word.load(std::memory_order_relaxed) & kWordLive));
   ShardShared& shard = shared_->shards[(*page_infos_)[handle / kTablePageEntries].shard];
-  ShardLatch latch(&shard);
+  SpinLatch latch(&shard.latch);
   entry.next_free = shard.free_head;
   shard.free_head = static_cast<uint32_t>(handle + 1);
 }

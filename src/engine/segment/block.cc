@@ -50,7 +50,11 @@ void StampBlock(BlockHeader* header, uint64_t lsn) {
   SetLsn(header, lsn);
 }
 
-void MarkUnstamped(BlockHeader* header) { SetLsn(header, kLsnUnstamped); }
+void MarkUnstamped(BlockHeader* header) {
+  for (uint32_t* half : {&header->page.lsn_high, &header->page.lsn_low}) {
+    std::atomic_ref<uint32_t>(*half).store(~uint32_t{0}, std::memory_order_relaxed);
+  }
+}
 
 bool VerifyBlock(const BlockHeader* header, uint32_t block_number, const char** why) {
   const PageHeader& page = header->page;

@@ -80,7 +80,11 @@ static_assert(std::has_unique_object_representations_v<BlockHeader>);
 inline constexpr uint32_t kBlockPayloadBytes = kBlockBytes - sizeof(BlockHeader);
 
 inline uint64_t BlockLsn(const BlockHeader& h) {
-  return uint64_t{h.page.lsn_high} << 32 | h.page.lsn_low;
+  // Writers beside each other may be marking it as unstamped.
+  const auto word = [](const uint32_t& half) {
+    return std::atomic_ref<uint32_t>(const_cast<uint32_t&>(half)).load(std::memory_order_relaxed);
+  };
+  return uint64_t{word(h.page.lsn_high)} << 32 | word(h.page.lsn_low);
 }
 // Fills the page header and identity of a block and marks it unstamped. The payload is untouched.
 void InitBlock(BlockHeader* header, BlockKind kind, uint32_t block_number);

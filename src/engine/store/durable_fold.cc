@@ -33,7 +33,7 @@ Status DurableStore::FoldAllowed() const {
   if (shared_->capture.fold_running.load(std::memory_order_relaxed) != 0 || has_staged()) {
     return Status::Make(Code::kBusy, "index \"%s\" is being folded or changed", path);
   }
-  if (!host() && shared_->capture.ops_since_commit != 0) {
+  if (!host() && ops_since_commit() != 0) {
     return Status::Make(Code::kBusy, "index \"%s\" has operations that are not committed", path);
   }
   return Status::Ok();

@@ -242,7 +242,7 @@ Status DurableStore::Replay(const LoadPolicy& policy, uint32_t ops_max, bool* do
   }
   XT_RETURN_IF_ERROR(load_->reader->Finish());
   *done = true;
-  shared_->capture.ops_since_commit = 0;
+  shared_->capture.ops_since_commit.store(0, std::memory_order_relaxed);
   return Status::Ok();
 }
 

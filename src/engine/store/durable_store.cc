@@ -134,6 +134,12 @@ std::byte* PutBytes(std::byte* to, const void* from, size_t bytes) {
 
 }  // namespace
 
+// Alone: no need for a locked instruction.
+void DurableStore::CountOperation() noexcept {
+  std::atomic<uint32_t>& ops = shared_->capture.ops_since_commit;
+  ops.store(ops.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
+
 void DurableStore::AppendInsert(uint32_t tree, const KeySpec& spec, const Key& key,
                                 uint64_t record_id, uint64_t lsn) noexcept {
   NoteApplied(shared_, lsn);
@@ -146,7 +152,27 @@ void DurableStore::AppendInsert(uint32_t tree, const KeySpec& spec, const Key& k
   to = PutBytes(to, key.lo, corner);
   if (corners == 2) PutBytes(to, key.hi, corner);
   log_.AppendEnd();
-  ++shared_->capture.ops_since_commit;
+  CountOperation();
+}
+
+bool DurableStore::ReserveFrameShared(uint32_t payload_bytes) {
+  return log_.ReserveShared(payload_bytes);
+}
+
+void DurableStore::UnreserveFrameShared(uint32_t payload_bytes) noexcept {
+  log_.UnreserveShared(payload_bytes);
+}
+
+void DurableStore::AppendInsertShared(uint32_t tree, const KeySpec& spec, const Key& key,
+                                      uint64_t record_id, uint64_t lsn) noexcept {
+  if (!log_.enabled()) return;
+  std::byte payload[sizeof(uint64_t) + 2 * kDimsMax * sizeof(double)];
+  const uint32_t corner = spec.dims * sizeof(double);
+  std::byte* end = PutBytes(payload, &record_id, sizeof(record_id));
+  end = PutBytes(end, key.lo, corner);
+  if (spec.kind != KeyKind::kPoint) end = PutBytes(end, key.hi, corner);
+  log_.AppendShared(OpType::kInsert, tree, payload, static_cast<uint32_t>(end - payload), lsn);
+  shared_->capture.ops_since_commit.fetch_add(1, std::memory_order_relaxed);
 }
 
 void DurableStore::AppendDelete(uint32_t tree, const KeySpec& spec, const Key& bound,
@@ -164,12 +190,12 @@ void DurableStore::AppendDelete(uint32_t tree, const KeySpec& spec, const Key& b
   to = PutBytes(to, bound.hi, corner);
   PutBytes(to, record_ids, size_t{count} * sizeof(uint64_t));
   log_.AppendEnd();
-  ++shared_->capture.ops_since_commit;
+  CountOperation();
 }
 
 void DurableStore::AppendCommit() noexcept {
   log_.AppendCommit();
-  shared_->capture.ops_since_commit = 0;
+  shared_->capture.ops_since_commit.store(0, std::memory_order_relaxed);
 }
 
 Status DurableStore::SyncLog() { return log_.Sync(); }

@@ -69,10 +69,16 @@ class DurableStore final : public NodeStore, public OperationLog {
                     uint64_t lsn) noexcept override;
   void AppendDelete(uint32_t tree, const KeySpec& spec, const Key& bound,
                     const uint64_t* record_ids, uint32_t count, uint64_t lsn) noexcept override;
+  bool ReserveFrameShared(uint32_t payload_bytes) override;
+  void UnreserveFrameShared(uint32_t payload_bytes) noexcept override;
+  void AppendInsertShared(uint32_t tree, const KeySpec& spec, const Key& key,
+                          uint64_t record_id, uint64_t lsn) noexcept override;
   // Standalone: what was applied so far is committed once the log is synced. REQUIRES:
   // ReserveFrame(0).
   void AppendCommit() noexcept;
-  uint32_t ops_since_commit() const { return shared_->capture.ops_since_commit; }
+  uint32_t ops_since_commit() const {
+    return shared_->capture.ops_since_commit.load(std::memory_order_relaxed);
+  }
   Status SyncLog();            // Plain fdatasync of the log file.
   uint64_t log_bytes() const;  // Since the last capture: what decides a fold.
 
@@ -142,6 +148,7 @@ class DurableStore final : public NodeStore, public OperationLog {
   struct LoadState;    // What a Load that must be continued has reached (durable_load.cc).
 
   bool host() const { return (shared_->flags & kIndexFlagHost) != 0; }
+  void CountOperation() noexcept;
   const char* IsDamaged(const BlockHeader* header, uint32_t block) const;
   Result<std::byte*> MapSuperblock(uint32_t slot);
   Status SyncData();

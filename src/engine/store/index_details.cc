@@ -25,48 +25,62 @@ class IndexDetails::Preparation {
   IndexDetails* index_;
 };
 
-void IndexDetails::SetKey(const KeySpec& spec, const double* lo, const double* hi) {
-  std::memcpy(pending_.key.lo, lo, spec.dims * sizeof(double));
-  std::memcpy(pending_.key.hi, hi, spec.dims * sizeof(double));
-}
-
 Status IndexDetails::ReserveLog(uint32_t payload_bytes) {
   if (log_ == nullptr || !logging_) return Status::Ok();
   return log_->ReserveFrame(payload_bytes);
 }
 
-Status IndexDetails::PrepareInsert(const Key* key, uint64_t record_id) {
-  XT_ASSERT(!pending_.active);
+namespace {
+
+inline void CopyKey(const KeySpec& spec, const double* lo, const double* hi, Key* to) {
+  std::memcpy(to->lo, lo, spec.dims * sizeof(double));
+  std::memcpy(to->hi, hi, spec.dims * sizeof(double));
+}
+
+inline Status Route(const IndexShared& shared, const Key* key, uint64_t record_id, uint32_t* tree,
+                    Key* routed) {
   if (record_id > kRecordIdMax) {
     return Status::InvalidArgument("record id %llu does not fit in 48 bits",
                                    static_cast<unsigned long long>(record_id));
   }
-  const KeySpec& main_spec = store_->shared()->trees[kTreeMain].spec;
+  const KeySpec& main_spec = shared.trees[kTreeMain].spec;
   const bool unordered =
       key != nullptr && IsUnordered(main_spec, key->lo,
                                     main_spec.kind == KeyKind::kPoint ? key->lo : key->hi);
-  if (unordered) key = nullptr;
-  pending_.tree = key != nullptr ? kTreeMain : kTreeNull;
+  if (key == nullptr || unordered) {
+    *tree = kTreeNull;
+    const double null_key = NullTreeKey(record_id, unordered);
+    CopyKey(shared.trees[kTreeNull].spec, &null_key, &null_key, routed);
+    return Status::Ok();
+  }
+  *tree = kTreeMain;
+  const double* hi = main_spec.kind == KeyKind::kPoint ? key->lo : key->hi;
+  for (uint32_t d = 0; d < main_spec.dims; ++d) {
+    if (key->lo[d] > hi[d]) {
+      return Status::InvalidArgument("a box cannot begin at %g and end at %g", key->lo[d], hi[d]);
+    }
+  }
+  CopyKey(main_spec, key->lo, hi, routed);
+  return Status::Ok();
+}
+
+}  // namespace
+
+Status RouteRow(const IndexShared& shared, const Key* key, uint64_t record_id, uint32_t* tree,
+                Key* routed) {
+  return Route(shared, key, record_id, tree, routed);
+}
+
+Status IndexDetails::PrepareInsert(const Key* key, uint64_t record_id) {
+  XT_ASSERT(!pending_.active);
+  const IndexShared& shared = *store_->shared();
+  XT_RETURN_IF_ERROR(Route(shared, key, record_id, &pending_.tree, &pending_.key));
   pending_.is_delete = false;
   pending_.record_id = record_id;
-  const KeySpec& spec = store_->shared()->trees[pending_.tree].spec;
-  if (key != nullptr) {
-    const double* hi = spec.kind == KeyKind::kPoint ? key->lo : key->hi;
-    for (uint32_t d = 0; d < spec.dims; ++d) {
-      if (key->lo[d] > hi[d]) {
-        return Status::InvalidArgument("a box cannot begin at %g and end at %g", key->lo[d], hi[d]);
-      }
-    }
-    SetKey(spec, key->lo, hi);
-  } else {
-    const double null_key = NullTreeKey(record_id, unordered);
-    SetKey(spec, &null_key, &null_key);
-  }
-  const uint32_t corners = spec.kind == KeyKind::kPoint ? 1 : 2;
   Preparation preparation(this);
   XTree& tree = trees_[pending_.tree];
   XT_RETURN_IF_ERROR(tree.LocateInsert(pending_.key));
-  XT_RETURN_IF_ERROR(ReserveLog(sizeof(uint64_t) + corners * spec.dims * sizeof(double)));
+  XT_RETURN_IF_ERROR(ReserveLog(InsertPayloadBytes(shared.trees[pending_.tree].spec)));
   XT_RETURN_IF_ERROR(tree.PrepareInsert(pending_.key, record_id));
   preparation.Keep();
   return Status::Ok();
@@ -88,7 +102,7 @@ Status IndexDetails::PrepareDelete(uint32_t tree, const Key& bound, const uint64
   pending_.record_ids = record_ids;
   pending_.count = count;
   const KeySpec& spec = store_->shared()->trees[tree].spec;
-  SetKey(spec, bound.lo, bound.hi);
+  CopyKey(spec, bound.lo, bound.hi, &pending_.key);
   Preparation preparation(this);
   XT_RETURN_IF_ERROR(ReserveLog(2 * sizeof(uint32_t) + 2 * spec.dims * sizeof(double) +
                                 count * sizeof(uint64_t)));

@@ -33,7 +33,23 @@ class OperationLog {
                             uint64_t record_id, uint64_t lsn) noexcept = 0;
   virtual void AppendDelete(uint32_t tree, const KeySpec& spec, const Key& bound,
                             const uint64_t* record_ids, uint32_t count, uint64_t lsn) noexcept = 0;
+  // The same for writers beside each other (store/shared_insertion.h), under the writer lock taken shared.
+  // False: alone only, as a log may always say. Whoever has got true appends or takes it back.
+  virtual bool ReserveFrameShared(uint32_t) { return false; }
+  virtual void UnreserveFrameShared(uint32_t) noexcept {}
+  virtual void AppendInsertShared(uint32_t, const KeySpec&, const Key&, uint64_t,
+                                  uint64_t) noexcept {}
 };
+
+// Which tree a row belongs to, and its key there (only the first `dims` of each corner are set). `key`
+// null: the row's key is NULL. kInvalidArgument: no such record id, or a box with lo > hi.
+Status RouteRow(const IndexShared& shared, const Key* key, uint64_t record_id, uint32_t* tree,
+                Key* routed);
+// Of the log frame of an insertion.
+inline uint32_t InsertPayloadBytes(const KeySpec& spec) {
+  const uint32_t corners = spec.kind == KeyKind::kPoint ? 1 : 2;
+  return static_cast<uint32_t>(sizeof(uint64_t)) + corners * spec.dims * sizeof(double);
+}
 
 class IndexDetails {
  public:
@@ -68,7 +84,6 @@ class IndexDetails {
     uint32_t count;
   };
   class Preparation;
-  void SetKey(const KeySpec& spec, const double* lo, const double* hi);
   Status ReserveLog(uint32_t payload_bytes);
   void Finish() noexcept;
 

@@ -57,12 +57,14 @@ struct CaptureShared {
   uint32_t directory_blocks;             // Table directory of the durable capture: how many blocks,
   uint32_t superblock_slot;              // and the slot (block 0 or 1) that names it.
   std::atomic<uint32_t> fold_running;
-  uint32_t ops_since_commit;             // Standalone: a capture waits until this is 0.
+  std::atomic<uint32_t> ops_since_commit;  // Standalone: a capture waits until this is 0.
   std::atomic<uint64_t> folds;
   std::atomic<uint32_t> abandoned;       // FoldFate of a fold whose handle has gone before ending it,
   uint64_t abandoned_log_bytes;          // and the log that its capture makes superfluous.
 };
 
+// "Under the writer lock" is, for what an append changes: also under the latch, where others append beside
+// (the lock is then taken shared, so no block is opened meanwhile).
 struct LogShared {
   std::atomic<uint64_t> start_seq;       // First log segment sequence that recovery needs.
   std::atomic<uint64_t> current_seq;     // Segment being appended to; 0 before the log exists.
@@ -82,6 +84,47 @@ struct LogShared {
   std::atomic<uint64_t> end_mark;        // Log position (sequence << 32 | frame position) after the
                                          // last frame, and
   std::atomic<uint64_t> durable_mark;    // the one before which everything is known to be on disk.
+  std::atomic<uint32_t> latch;           // base/spin_latch.h.
+  uint32_t reserved_bytes;               // Of the open block, for frames that are not appended yet.
+  uint64_t latch_waits;
+};
+
+// Several writers at a time insert under the writer lock taken shared (src/README.md, "Writers beside each
+// other"). A latch stands for the leaves whose handles it is the remainder of, one at a time; it has a
+// cache line of its own.
+struct LeafLatch {
+  std::atomic<uint32_t> latch;           // base/spin_latch.h. Guards what follows, and appends.
+  uint32_t reserved;                     // Entries for which writers have made sure of room.
+  uint64_t appends;
+  uint64_t waits;
+  uint8_t padding[40];
+};
+static_assert(sizeof(LeafLatch) == 64);
+inline constexpr uint32_t kLeafLatches = 32;
+
+struct WritersShared {
+  std::atomic<uint32_t> shared_turns;    // So many insertions more are tried beside others.
+  std::atomic<uint64_t> lock_waits;      // Insertions that found the lock taken,
+  std::atomic<uint64_t> exclusive_turns; // and that had to go on alone after they were tried beside.
+  LeafLatch leaves[kLeafLatches];
+
+  // Who is alone takes the lock exclusively, and needs no latches. Who finds it taken is not alone, and
+  // for a while shares it.
+  bool TakeSharedTurn() {
+    const uint32_t left = shared_turns.load(std::memory_order_relaxed);
+    if (left == 0) return false;
+    shared_turns.store(left - 1, std::memory_order_relaxed);  // A guess, so one may get lost.
+    return true;
+  }
+  void NoteLockWait() {
+    lock_waits.fetch_add(1, std::memory_order_relaxed);
+    if (shared_turns.load(std::memory_order_relaxed) < kSharedTurns) {
+      shared_turns.store(kSharedTurns, std::memory_order_relaxed);
+    }
+  }
+  LeafLatch* LeafOf(uint64_t handle) { return &leaves[handle % kLeafLatches]; }
+
+  static constexpr uint32_t kSharedTurns = 1024;
 };
 
 struct IndexShared {
@@ -95,6 +138,7 @@ struct IndexShared {
   AllocatorShared allocator;
   CaptureShared capture;
   LogShared log;
+  WritersShared writers;
   uint32_t leaf_fill_percent;            // Statistics; bulk load's fill factor.
   uint32_t flags;
 };

@@ -6,11 +6,6 @@
 
 namespace xtree {
 
-namespace {
-// More prefetches at a time than the CPU has line buffers for would only wait.
-constexpr uint32_t kPrefetchRowsMax = 8;
-}  // namespace
-
 Result<NodeRef> TreeChange::Find(NodeId id, int level) const {
   NodeRef ref = store_->TryLookup(id, ~uint64_t{0});
   if (XT_UNLIKELY(ref.node == nullptr)) {
@@ -103,19 +98,8 @@ void TreeChange::AppendLater(const NodeRef& leaf, const Key& key, uint64_t recor
   std::copy(key.lo, key.lo + dims, append_key_.lo);
   std::copy(key.hi, key.hi + dims, append_key_.hi);
   append_id_ = record_id;
-  // The lines that the append will store to arrive while the caller writes its log.
-  const NodeLayout& layout = NodeLayout::Of(spec(), *leaf.node);
-  const uint32_t entry = layout.Count(leaf.node);
-  const BlockHeader* block = NodeLayout::Block(leaf.node, entry / layout.block_capacity);
-  const uint32_t group = entry % layout.block_capacity >> layout.group_shift;
-  const uint32_t lane = entry & (layout.group_size - 1);
-  const std::byte* row = layout.Coords(block, group) + lane * layout.coord_bytes;
-  const uint32_t rows = std::min<uint32_t>(layout.dims * layout.corners, kPrefetchRowsMax);
-  for (uint32_t i = 0; i < rows; ++i, row += layout.coord_bytes << layout.group_shift) {
-    __builtin_prefetch(row, 1);
-  }
-  __builtin_prefetch(layout.GroupIds(block, group), 1);
-  __builtin_prefetch(layout.GroupIds(block, group) + layout.group_id_bytes - 1, 1);
+  // They arrive while the caller writes its log.
+  PrefetchAppend(NodeLayout::Of(spec(), *leaf.node), leaf.node);
 }
 
 void TreeChange::SetRoot(NodeId root) {
@@ -133,7 +117,7 @@ void Add(std::atomic<T>* counter, int64_t delta) {
 }  // namespace
 
 // A stamped block promises that its CRC holds; from the first edit on it does not.
-void TreeChange::BeforeEdit(BlockHeader* block) noexcept {
+inline void TreeChange::BeforeEdit(BlockHeader* block) noexcept {
   if (BlockLsn(*block) != kLsnUnstamped) MarkUnstamped(block);
   store_->MarkTouched(block);
 }

@@ -19,6 +19,7 @@
 // Threads: under the index's writer lock, one change at a time.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "base/status.h"
@@ -28,6 +29,22 @@
 #include "tree/node_layout.h"
 
 namespace xtree {
+
+// Has the lines fetched that the next append to a leaf will store to.
+inline void PrefetchAppend(const NodeLayout& layout, const BlockHeader* leaf) {
+  const uint32_t entry = layout.Count(leaf);
+  const BlockHeader* block = NodeLayout::Block(leaf, entry / layout.block_capacity);
+  const uint32_t group = entry % layout.block_capacity >> layout.group_shift;
+  const uint32_t lane = entry & (layout.group_size - 1);
+  const std::byte* row = layout.Coords(block, group) + lane * layout.coord_bytes;
+  constexpr uint32_t kRowsMax = 8;  // More at a time than the CPU has line buffers for would only wait.
+  const uint32_t rows = std::min<uint32_t>(layout.dims * layout.corners, kRowsMax);
+  for (uint32_t i = 0; i < rows; ++i, row += layout.coord_bytes << layout.group_shift) {
+    __builtin_prefetch(row, 1);
+  }
+  __builtin_prefetch(layout.GroupIds(block, group), 1);
+  __builtin_prefetch(layout.GroupIds(block, group) + layout.group_id_bytes - 1, 1);
+}
 
 class TreeChange {
  public:

@@ -170,5 +170,83 @@ TEST(DeltaLog, ALogWithoutAFileDoesNothing) {
   EXPECT_EQ(f.fs.reserves, 0u);
 }
 
+// --- Writers beside each other.
+
+constexpr uint32_t kPayload = 40;
+
+void AppendShared(DeltaLog* log, uint64_t value, uint64_t lsn) {
+  std::byte payload[kPayload] = {};
+  std::memcpy(payload, &value, sizeof(value));
+  log->AppendShared(OpType::kInsert, 0, payload, kPayload, lsn);
+}
+
+TEST(DeltaLog, RoomIsReservedInTheOpenBlockOnly) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  EXPECT_FALSE(f.log->ReserveShared(kPayload));  // No block is open yet.
+  EXPECT_EQ(f.log->windows()->pins(), 0u);
+  ASSERT_TRUE(f.Append(0).ok());
+  const uint32_t frame = sizeof(LogFrame) + kPayload;
+  const uint32_t room = (kBlockBytes - f.shared.current_offset) / frame;
+  for (uint32_t i = 0; i < room; ++i) ASSERT_TRUE(f.log->ReserveShared(kPayload)) << i;
+  EXPECT_FALSE(f.log->ReserveShared(kPayload));
+  EXPECT_EQ(f.log->windows()->pins(), room);
+  EXPECT_EQ(f.shared.reserved_bytes, room * frame);
+  f.log->UnreserveShared(kPayload);
+  ASSERT_TRUE(f.log->ReserveShared(kPayload));
+  // Whatever the order: the frames follow each other without a hole.
+  for (uint32_t i = 0; i < room; ++i) AppendShared(f.log.get(), i + 1, 1000 - i);
+  EXPECT_EQ(f.shared.reserved_bytes, 0u);
+  EXPECT_EQ(f.log->windows()->pins(), 0u);
+  EXPECT_EQ(f.shared.appended_lsn.load(), 1000u);
+  EXPECT_FALSE(f.log->ReserveShared(kPayload));
+  ASSERT_TRUE(f.Append(room + 1).ok());  // Who is alone opens the next block.
+  ASSERT_TRUE(f.log->ReserveShared(kPayload));
+  AppendShared(f.log.get(), room + 2, 1);
+  ASSERT_TRUE(f.Commit().ok());
+  std::vector<uint64_t> values;
+  ASSERT_TRUE(f.Recover(LoadPolicy{}, &values).ok());
+  EXPECT_EQ(values, Sequence(0, room + 3));
+}
+
+TEST(DeltaLog, ARotatedLogHasNoRoomForThoseBeside) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  ASSERT_TRUE(f.Append(0).ok());
+  ASSERT_TRUE(f.log->ReserveShared(kPayload));
+  f.log->UnreserveShared(kPayload);
+  f.log->Rotate(LogFixture::kCapture + 1);
+  EXPECT_FALSE(f.log->ReserveShared(kPayload));
+}
+
+// Under a host, frames whose LSNs come in any order: each counts, or not, by itself, also where one that
+// does not lies before one that does; and it still does not when the log has gone on.
+TEST(DeltaLog, GhostsBeforeFramesThatCountStayGhosts) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  ASSERT_TRUE(f.Append(0, 100).ok());
+  const uint64_t lsns[] = {300, 200, 500, 250, 400};  // The redo point is 300.
+  for (uint64_t i = 0; i < 5; ++i) ASSERT_TRUE(f.log->ReserveShared(kPayload));
+  for (uint64_t i = 0; i < 5; ++i) AppendShared(f.log.get(), i + 1, lsns[i]);
+  const TimelineEnd ends[] = {{1, 0, 300}, {2, 0, 450}};
+  LoadPolicy policy;
+  policy.host = true;
+  policy.timelines = ends;
+  policy.timeline_count = 1;
+  policy.current_timeline = 2;
+  std::vector<uint64_t> values;
+  ASSERT_TRUE(f.Recover(policy, &values).ok());
+  EXPECT_EQ(values, (std::vector<uint64_t>{0, 1, 2, 4}));
+  EXPECT_EQ(f.shared.appended_lsn.load(), 300u);
+  // Their LSNs are given to others.
+  ASSERT_TRUE(f.Append(10, 500).ok());
+  ASSERT_TRUE(f.log->ReserveShared(kPayload));
+  AppendShared(f.log.get(), 11, 400);
+  policy.timeline_count = 2;
+  policy.current_timeline = 3;
+  ASSERT_TRUE(f.Recover(policy, &values).ok());
+  EXPECT_EQ(values, (std::vector<uint64_t>{0, 1, 2, 4, 11}));
+}
+
 }  // namespace
 }  // namespace xtree

@@ -3,7 +3,8 @@
 // operation in the index's log whose WAL record was lost), also when LSNs are used again.
 // Method: a host in miniature (WAL, checkpoints that sync the log, folds, redo, timelines) around a
 // DurableStore on the simulated disk; power cuts at random operations, redo included, one after
-// another on the same files.
+// another on the same files. Sessions that insert beside each other get their LSNs in one order and apply
+// in another, with redo points and power cuts in between.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -14,6 +15,7 @@
 
 #include "store/crash_script.h"
 #include "store/durable_store.h"
+#include "store/shared_insertion.h"
 #include "tree/checker.h"
 #include "tree/window_scan.h"
 
@@ -104,12 +106,58 @@ class HostCrashTest : public ::testing::TestWithParam<uint64_t> {
     }
     if (!Prepare(server, step)) return false;
     if (step.kind == Step::kInsert) ++next_id_;
-    lsn_ += 8 + random_.Below(3) * 8;
+    NextLsn();
     wal_.push_back(Record{lsn_, step});
     ApplyToModel(step, &model_);
     server->store()->details()->Apply(lsn_);
     if (Chance(6)) flushed_ = lsn_;  // Somebody's commit.
     return true;
+  }
+  uint64_t NextLsn() { return lsn_ += 8 + random_.Below(3) * 8; }
+  // Several sessions insert beside each other. `redo`: null, or where a redo point is put somewhere in
+  // between; then all of them apply, since a checkpoint waits for them. False: the power fails now.
+  bool InsertTogether(Server* server, uint64_t* redo) {
+    struct Session {
+      std::unique_ptr<SharedInsertion> insertion;
+      Step step;
+      uint64_t lsn;
+    };
+    std::vector<Session> sessions;
+    for (uint64_t i = 0; i < 2 + random_.Below(4); ++i) {
+      Session session{std::make_unique<SharedInsertion>(server->store(), server->store()),
+                      Step{Step::kInsert, next_id_, 0}, 0};
+      const Key key = KeyOf(next_id_);
+      const Status status = session.insertion->Prepare(&key, next_id_);
+      EXPECT_TRUE(status.ok() || fs_.crashed()) << status.message();
+      if (!session.insertion->prepared()) continue;
+      ++next_id_;
+      sessions.push_back(std::move(session));
+    }
+    // The order of LSNs is that of `sessions`; who has one may apply before a later one is given.
+    std::vector<Session*> to_apply;
+    const bool cut = redo == nullptr && Chance(12);
+    size_t given = 0;
+    for (size_t applied = 0; applied < sessions.size();) {
+      if (redo != nullptr && Chance(3)) *redo = lsn_;
+      if (given < sessions.size() && (to_apply.empty() || !Chance(3))) {
+        Session& session = sessions[given++];
+        session.lsn = NextLsn();
+        wal_.push_back(Record{session.lsn, session.step});
+        ApplyToModel(session.step, &model_);
+        to_apply.push_back(&session);
+        continue;
+      }
+      if (cut && Chance(3)) break;
+      const size_t next = random_.Below(to_apply.size());
+      out_of_order_ += next != 0;
+      to_apply[next]->insertion->Apply(to_apply[next]->lsn);
+      to_apply.erase(to_apply.begin() + static_cast<long>(next));
+      ++applied;
+      ++together_;
+      if (Chance(6)) flushed_ = lsn_;
+    }
+    for (Session& session : sessions) session.insertion->Discard();  // Those whom the cut has hit.
+    return !cut;
   }
   bool Prepare(Server* server, const Step& step) {
     IndexDetails* details = server->store()->details();
@@ -138,10 +186,11 @@ class HostCrashTest : public ::testing::TestWithParam<uint64_t> {
   }
   // Fixes the redo point, lets others work, syncs what was asked to be synced, completes.
   void Checkpoint(Server* server) {
-    const uint64_t redo = lsn_;
+    uint64_t redo = lsn_;
     for (uint64_t i = random_.Below(4); i > 0; --i) {
       if (!Operate(server)) return;
     }
+    if (Chance(2)) InsertTogether(server, &redo);
     if (Chance(4)) Fold(server);
     const Status status = fs_.Sync(kLog);
     if (!status.ok() && status.code() != Code::kNotFound) return;
@@ -155,6 +204,8 @@ class HostCrashTest : public ::testing::TestWithParam<uint64_t> {
         Fold(server);
       } else if (dice <= 2) {
         Checkpoint(server);
+      } else if (dice <= 12) {
+        if (!InsertTogether(server, nullptr)) return;
       } else if (!Operate(server)) {
         return;
       }
@@ -202,6 +253,8 @@ class HostCrashTest : public ::testing::TestWithParam<uint64_t> {
   uint64_t flushed_ = 1000;  // The WAL up to here survives.
   uint64_t redo_ = 1000;     // Of the last completed checkpoint.
   uint64_t next_id_ = 1;
+  uint64_t together_ = 0;      // Insertions beside others, and those
+  uint64_t out_of_order_ = 0;  // applied before one of a lower LSN.
 };
 
 TEST_P(HostCrashTest, RedoGivesBackWhatTheWalSays) {
@@ -232,6 +285,8 @@ TEST_P(HostCrashTest, RedoGivesBackWhatTheWalSays) {
     if (HasFailure()) return;
   }
   EXPECT_EQ(fs_.violations(), std::vector<std::string>());
+  EXPECT_GT(together_, 50u);
+  EXPECT_GT(out_of_order_, 10u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, HostCrashTest, ::testing::Range<uint64_t>(1, XT_TSAN ? 2 : 9));

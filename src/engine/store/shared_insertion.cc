@@ -1,0 +1,54 @@
+#include "store/shared_insertion.h"
+
+namespace xtree {
+
+Status SharedInsertion::Prepare(const Key* key, uint64_t record_id) {
+  XT_ASSERT(!prepared_);
+  IndexShared* shared = store_->shared();
+  XT_RETURN_IF_ERROR(RouteRow(*shared, key, record_id, &tree_, &key_));
+  record_id_ = record_id;
+  WindowManager* windows = store_->windows();
+  WindowPin pin(windows);
+  bool possible = false;
+  XT_RETURN_IF_ERROR(append_.Locate(tree_, key_, &possible));
+  const uint32_t payload_bytes = InsertPayloadBytes(shared->trees[tree_].spec);
+  if (possible && (log_ == nullptr || log_->ReserveFrameShared(payload_bytes))) {
+    prepared_ = append_.Reserve();
+    if (!prepared_ && log_ != nullptr) log_->UnreserveFrameShared(payload_bytes);
+  }
+  if (prepared_) {
+    windows->Pin();  // Until Apply or Discard.
+  } else {
+    shared->writers.exclusive_turns.fetch_add(1, std::memory_order_relaxed);
+  }
+  return Status::Ok();
+}
+
+void SharedInsertion::Apply(uint64_t lsn) noexcept {
+  XT_ASSERT(prepared_);
+  IndexShared* shared = store_->shared();
+  if (log_ != nullptr) {
+    log_->AppendInsertShared(tree_, shared->trees[tree_].spec, key_, record_id_, lsn);
+  }
+  append_.Apply(key_, record_id_);
+  // The highest of those that have been applied; others below it are still to come, but not once the lock
+  // is held exclusively, which is when a capture or redo goes by it.
+  uint64_t applied = shared->applied_lsn.load(std::memory_order_relaxed);
+  while (applied < lsn && !shared->applied_lsn.compare_exchange_weak(
+                              applied, lsn, std::memory_order_release, std::memory_order_relaxed)) {
+  }
+  prepared_ = false;
+  store_->windows()->Unpin();
+}
+
+void SharedInsertion::Discard() noexcept {
+  if (!prepared_) return;
+  append_.Discard();
+  if (log_ != nullptr) {
+    log_->UnreserveFrameShared(InsertPayloadBytes(store_->shared()->trees[tree_].spec));
+  }
+  prepared_ = false;
+  store_->windows()->Unpin();
+}
+
+}  // namespace xtree
