@@ -42,6 +42,9 @@ inline constexpr BlockKind DecimalLeafKind(int scale) {
 inline constexpr bool IsDecimalLeaf(BlockKind kind) {
   return kind >= BlockKind::kDecimalLeaf && kind <= DecimalLeafKind(9);
 }
+inline constexpr bool IsNode(BlockKind kind) {
+  return kind == BlockKind::kInner || kind == BlockKind::kLeaf || IsDecimalLeaf(kind);
+}
 
 // On disk: DO NOT REORDER. The host's PageHeaderData.
 struct PageHeader {

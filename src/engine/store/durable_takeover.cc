@@ -102,7 +102,7 @@ Status DurableStore::UndoUnpublished() {
       if (name >= previous.directory_count || previous.directory[name] != block) {
         orphans.push_back(block);
       }
-    } else if (header->kind == BlockKind::kInner || header->kind == BlockKind::kLeaf) {
+    } else if (IsNode(header->kind)) {
       if (header->birth_epoch <= durable) return true;
       for (uint32_t b = 0; b < 1u << order; ++b) {
         auto* one = reinterpret_cast<BlockHeader*>(*address + uint64_t{b} * kBlockBytes);
