@@ -121,10 +121,11 @@ my %spoilt = map { $_ => relation_path($node, $_ eq 'heap' ? 'n_heap' : "n_${_}_
 $node->safe_psql('postgres', 'CHECKPOINT');
 $node->stop('immediate');
 mkdir $node->data_dir . '/xtree_builds';
+# A timeline's number is the time of its beginning; the next start may well be that of a second later.
 foreach my $kind (sort keys %spoilt)
 {
 	my ($number) = $spoilt{$kind} =~ /(\d+)$/;
-	my $note = pack 'L L Q L L L', 0x58744e31, $timeline + ($kind eq 'timeline'), $system + ($kind eq 'cluster'), $space, $oid,
+	my $note = pack 'L L Q L L L', 0x58744e31, $timeline + ($kind eq 'timeline') * 1_000_000, $system + ($kind eq 'cluster'), $space, $oid,
 		$number + ($kind eq 'relation');
 	$note .= pack 'L', crc32c($note) + ($kind eq 'sum');
 	open my $handle, '>:raw', $node->data_dir . "/xtree_builds/${space}_${oid}_$number" or die $!;
