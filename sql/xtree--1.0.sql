@@ -95,7 +95,11 @@ CREATE FUNCTION xtree_stats(index regclass,
 	OUT windows_mapped int,
 	OUT retained_blocks bigint,
 	OUT oldest_reader_pid int,
-	OUT oldest_reader_lag bigint)
+	OUT oldest_reader_lag bigint,
+	OUT shared_inserts bigint,
+	OUT exclusive_retries bigint,
+	OUT lock_waits bigint,
+	OUT latch_waits bigint)
 AS 'MODULE_PATHNAME'
 LANGUAGE C VOLATILE STRICT;
 COMMENT ON FUNCTION xtree_stats(regclass) IS 'size and shape of an xtree index';

@@ -262,8 +262,8 @@ form_stats(TupleDesc tupdesc, const XtStats *stats)
 	uint64		entries[XT_LEVELS_MAX];
 	double		fill[XT_LEVELS_MAX];
 	const int	levels = Min((int) stats->levels, XT_LEVELS_MAX);
-	Datum		values[22];
-	bool		nulls[22] = {false};
+	Datum		values[26];
+	bool		nulls[26] = {false};
 	int			i = 0;
 
 	for (int level = 0; level < levels; level++)
@@ -300,6 +300,10 @@ form_stats(TupleDesc tupdesc, const XtStats *stats)
 	values[i++] = Int32GetDatum(stats->has_reader ?
 								GetPGProcByNumber(stats->oldest_reader)->pid : 0);
 	values[i++] = Int64GetDatum((int64) stats->oldest_reader_lag);
+	values[i++] = Int64GetDatum((int64) stats->shared_inserts);
+	values[i++] = Int64GetDatum((int64) stats->exclusive_retries);
+	values[i++] = Int64GetDatum((int64) stats->lock_waits);
+	values[i++] = Int64GetDatum((int64) stats->latch_waits);
 	Assert(i == lengthof(values));
 	return heap_form_tuple(tupdesc, values, nulls);
 }
@@ -312,7 +316,7 @@ xtree_stats(PG_FUNCTION_ARGS)
 	TupleDesc	tupdesc;
 	XtStats		stats;
 
-	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE || tupdesc->natts != 22)
+	if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE || tupdesc->natts != 26)
 		elog(ERROR, "unexpected result type of xtree_stats");
 	open_target(PG_GETARG_OID(0), RIGHT_STRUCTURE, AccessShareLock, &target);
 	handle = XtOpen(target.index);

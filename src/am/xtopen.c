@@ -587,6 +587,15 @@ XtLock(XtHandle *handle, LWLockMode mode)
 	XtAttachChunks(handle);
 }
 
+bool
+XtTryLock(XtHandle *handle, LWLockMode mode)
+{
+	if (!LWLockConditionalAcquire(&handle->shared->lock, mode))
+		return false;
+	XtAttachChunks(handle);
+	return true;
+}
+
 void
 XtUnlock(XtHandle *handle)
 {
@@ -625,9 +634,20 @@ XtNoteTouched(XtHandle *handle)
 		return;
 	touched_pending = true;
 	XtScrubNoteChange(handle->shared);
-	/* Bounds the list of a long transaction. */
-	if (++handle->touched >= XT_TOUCHED_MAX || InRecovery)
+	handle->touched++;
+	if (InRecovery)
 		XtStampTouched(handle);
+}
+
+void
+XtStampWhenMany(XtHandle *handle)
+{
+	if (likely(handle->touched < XT_TOUCHED_MAX))
+		return;
+	/* As in stamp_all. */
+	LWLockAcquire(&handle->shared->lock, LW_EXCLUSIVE);
+	XtStampTouched(handle);
+	LWLockRelease(&handle->shared->lock);
 }
 
 static void

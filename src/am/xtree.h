@@ -128,6 +128,8 @@ extern XtHandle *XtOpenNoError(Relation index);
 
 /* The writer lock. Engine calls marked "W" in capi.h need it exclusively. */
 extern void XtLock(XtHandle *handle, LWLockMode mode);
+/* Does not wait: false if it would have to. */
+extern bool XtTryLock(XtHandle *handle, LWLockMode mode);
 extern void XtUnlock(XtHandle *handle);
 
 /*

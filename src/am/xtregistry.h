@@ -191,6 +191,8 @@ extern void XtStampTouched(XtHandle *handle);
 extern void XtStampPage(void *page, BlockNumber block, XLogRecPtr lsn);
 /* After a change was applied. Writer lock held. */
 extern void XtNoteTouched(XtHandle *handle);
+/* Bounds the list of a long transaction. Not under the writer lock. */
+extern void XtStampWhenMany(XtHandle *handle);
 
 /* xtrewind.c */
 /* Marks broken what pg_rewind has mixed. In the postmaster, before anything is opened. */
@@ -203,7 +205,7 @@ extern void XtFillLoadPolicy(const XtRelKey *key, XtLoadPolicy *policy);
 
 /* xtwal.c */
 extern void XtWalRegister(void);
-/* Logs, applies and asks for the sync of what was prepared. Writer lock held; cannot fail. */
+/* Logs, applies and asks for the sync of what was prepared. Writer lock held, shared or not; cannot fail. */
 extern void XtLogAndApplyInsert(Relation index, XtHandle *handle, const double *lo, const double *hi,
 								uint64 record_id);
 extern XLogRecPtr XtLogAndApplyDelete(Relation index, XtHandle *handle, uint32 tree,

@@ -240,6 +240,7 @@ delete_dead(VacuumState *state, uint32 tree)
 	XtUnlock(handle);
 	state->stats->tuples_removed += found;
 	state->dead_count = state->leaf_count = 0;
+	XtStampWhenMany(handle);
 	XtAfterChange(state->index, handle);
 }
 

@@ -142,8 +142,13 @@ log_and_apply(Relation index, XtHandle *handle, uint8 info)
 
 		/*
 		 * What was stored may be lost, and a checkpoint that completes now would let it be missed. No
-		 * checkpoint completes before the mark is on disk.
+		 * checkpoint completes before the mark is on disk. Two who share the lock must not mark at once.
 		 */
+		if (!LWLockHeldByMeInMode(&handle->shared->lock, LW_EXCLUSIVE))
+		{
+			LWLockRelease(&handle->shared->lock);
+			LWLockAcquire(&handle->shared->lock, LW_EXCLUSIVE);
+		}
 		xt_fault(handle->index, &fault);
 		if (!XtMarkBroken(&handle->key, handle->index, &error))
 			ereport(WARNING,

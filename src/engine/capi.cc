@@ -269,6 +269,25 @@ bool xt_prepare_insert(XtIndex* index, const double* lo, const double* hi, uint6
   });
 }
 
+bool xt_take_shared_turn(XtIndex* index) noexcept {
+  return index->shared->writers.TakeSharedTurn();
+}
+
+void xt_note_lock_wait(XtIndex* index) noexcept { index->shared->writers.NoteLockWait(); }
+
+bool xt_prepare_insert_shared(XtIndex* index, const double* lo, const double* hi,
+                              uint64_t record_id, bool* prepared, XtError* error) noexcept {
+  *prepared = false;
+  const bool ok = GuardFiles(index, OnFault::kBreak, error, [&] {
+    XT_RETURN_IF_ERROR(Usable(index));
+    if (lo == nullptr) return index->beside.Prepare(nullptr, record_id);
+    const Key key = MakeKey(index->shared->trees[kTreeMain].spec, lo, hi);
+    return index->beside.Prepare(&key, record_id);
+  });
+  *prepared = ok && index->beside.prepared();
+  return ok;
+}
+
 bool xt_prepare_delete(XtIndex* index, uint32_t tree, const double* lo, const double* hi,
                        const uint64_t* record_ids, uint32_t count, const uint64_t* leaves,
                        uint32_t leaf_count, uint32_t* found, XtError* error) noexcept {
@@ -288,12 +307,19 @@ bool xt_prepare_delete(XtIndex* index, uint32_t tree, const double* lo, const do
 }
 
 void xt_apply(XtIndex* index, uint64_t lsn) noexcept {
-  index->store.details()->Apply(lsn);
+  if (index->beside.prepared()) {
+    index->beside.Apply(lsn);
+  } else {
+    index->store.details()->Apply(lsn);
+  }
   // A store is lost, perhaps the frame in the log: what was applied may be missing after a restart.
   if (XT_UNLIKELY(index->store.faulted())) Break(index);
 }
 
-void xt_discard(XtIndex* index) noexcept { index->store.details()->Discard(); }
+void xt_discard(XtIndex* index) noexcept {
+  index->store.details()->Discard();
+  index->beside.Discard();
+}
 
 uint32_t xt_log_file_segment(const XtIndex* index) noexcept {
   return const_cast<XtIndex*>(index)->store.log()->file_segment();

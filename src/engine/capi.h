@@ -193,13 +193,23 @@ XT_API void *xt_block_address(XtIndex *index, uint32_t block, XtError *error) XT
  * xt_contains route keys in the same way. */
 XT_API bool xt_prepare_insert(XtIndex *index, const double *lo, const double *hi,
 							  uint64_t record_id, XtError *error) XT_NOEXCEPT;
+/* The same for several processes at a time, which hold W shared from here to the end of xt_apply (or
+ * xt_discard). True without `prepared`: it takes more than an entry in a leaf that has room; give W up, take it
+ * exclusively and use xt_prepare_insert. Who appends to a log first need not have the lower LSN. */
+XT_API bool xt_prepare_insert_shared(XtIndex *index, const double *lo, const double *hi,
+									 uint64_t record_id, bool *prepared, XtError *error) XT_NOEXCEPT;
+/* Whether an insertion should be tried that way: others have been met lately. */
+XT_API bool xt_take_shared_turn(XtIndex *index) XT_NOEXCEPT;
+/* For who had to wait for W to insert. */
+XT_API void xt_note_lock_wait(XtIndex *index) XT_NOEXCEPT;
 /* W. Deletes the entries with these record ids (sorted) whose keys lie within lo..hi. Borrows
  * `record_ids` until apply. `found`: how many apply will remove; 0: nothing to apply. `leaves`: where
  * xt_scan_leaf has seen them, or NULL; if they are there no more, they are looked for everywhere. */
 XT_API bool xt_prepare_delete(XtIndex *index, uint32_t tree, const double *lo, const double *hi,
 							  const uint64_t *record_ids, uint32_t count, const uint64_t *leaves,
 							  uint32_t leaf_count, uint32_t *found, XtError *error) XT_NOEXCEPT;
-/* W. Appends the log frame with this end LSN (0: none) and publishes. */
+/* W, or shared after xt_prepare_insert_shared. Appends the log frame with this end LSN (0: none) and
+ * publishes. */
 XT_API void xt_apply(XtIndex *index, uint64_t lsn) XT_NOEXCEPT;
 XT_API void xt_discard(XtIndex *index) XT_NOEXCEPT;
 /* W. 1 GiB segment of the log file that the last apply wrote to, for the host's sync request. */
@@ -348,6 +358,10 @@ typedef struct XtStats
 	bool		has_reader;		/* of any index of the server; if so: */
 	uint32_t	oldest_reader;	/* the slot of the one that keeps most, */
 	uint64_t	oldest_reader_lag;	/* and how many changes have been published since it began */
+	uint64_t	shared_inserts; /* insertions done beside others since the index was loaded, */
+	uint64_t	exclusive_retries;	/* tried so, and then done alone; */
+	uint64_t	lock_waits;		/* how often one found the writer lock taken, */
+	uint64_t	latch_waits;	/* a leaf's or the log's latch */
 } XtStats;
 
 /*

@@ -12,6 +12,7 @@
 #include "base/mapping_fault.h"
 #include "capi.h"
 #include "store/durable_store.h"
+#include "store/shared_insertion.h"
 #include "tree/bulk_loader.h"
 #include "tree/nearest_scan.h"
 #include "tree/window_scan.h"
@@ -28,10 +29,12 @@ struct XtIndex {
   XtIndex(XtRuntime* r, xtree::IndexShared* s, const char* data_path, const char* log_path)
       : runtime(r), shared(s),
         store(s, xtree::PosixFileSystem(), &r->budget, r->epochs, data_path,
-              log_path != nullptr ? log_path : "", xtree::ChunkSource::kOwner) {}
+              log_path != nullptr ? log_path : "", xtree::ChunkSource::kOwner),
+        beside(&store, &store) {}
   XtRuntime* const runtime;
   xtree::IndexShared* const shared;
   xtree::DurableStore store;
+  xtree::SharedInsertion beside;  // The insertion prepared by xt_prepare_insert_shared.
 };
 
 namespace xtree::capi {
@@ -81,6 +84,7 @@ bool GuardFiles(XtIndex* index, OnFault on_fault, XtError* error, Body&& body) n
     if (XT_LIKELY(!store.faulted())) return ok;
     if (on_fault == OnFault::kBreak) {
       store.details()->Discard();
+      index->beside.Discard();
       Break(index);
     }
   }

@@ -322,6 +322,17 @@ void xt_walk_stats(const XtWalk* walk, XtStats* stats) noexcept {
   stats->retained_blocks = RetainedBlocks(shared);
   stats->has_reader = OldestReader(walk->index->runtime->epochs, &stats->oldest_reader,
                                    &stats->oldest_reader_lag);
+  // Each under its latch, which a look at statistics is not worth.
+  const auto read = [](const uint64_t& word) {
+    return std::atomic_ref<uint64_t>(const_cast<uint64_t&>(word)).load(std::memory_order_relaxed);
+  };
+  for (const LeafLatch& leaf : shared.writers.leaves) {
+    stats->shared_inserts += read(leaf.appends);
+    stats->latch_waits += read(leaf.waits);
+  }
+  stats->latch_waits += read(shared.log.latch_waits);
+  stats->exclusive_retries = shared.writers.exclusive_turns.load(std::memory_order_relaxed);
+  stats->lock_waits = shared.writers.lock_waits.load(std::memory_order_relaxed);
 }
 
 const char* xt_walk_problem(const XtWalk* walk, uint32_t i) noexcept {

@@ -237,7 +237,7 @@ part_engine() {
 	quietly cmake-bench cmake $generator -S . -B "$BUILD/bench" -DXTREE_TESTS=OFF -DXTREE_BENCH=ON
 	quietly build-bench cmake --build "$BUILD/bench" -j "$JOBS"
 	{
-		for program in peer_bench dims_bench commit_bench; do
+		for program in peer_bench dims_bench commit_bench parallel_bench; do
 			say
 			XTREE_DATA="$DATA" BENCH_RUNS=$RUNS "$BUILD/bench/$program"
 		done

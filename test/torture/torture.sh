@@ -75,8 +75,8 @@ part_stress() {
 
 part_crashes() {
 	begin "power cuts at every operation of the engine"
-	XTREE_CRASH_SEED=$TORTURE_SEED XTREE_CRASH_LENGTH=$(scaled 10) GTEST_SHARDS=$JOBS \
-		GTEST_FILTER='*CrashTest*:CrashSeriesTest*:FaultTest*:DamageTest*' run_gtests crashes "" store_test
+	XTREE_CRASH_SEED=$TORTURE_SEED XTREE_CRASH_LENGTH=$(scaled 10) XTREE_PARALLEL_CRASHES=$(scaled 500) GTEST_SHARDS=$JOBS \
+		GTEST_FILTER='*CrashTest*:CrashSeriesTest*:FaultTest*:DamageTest*:ParallelInsertCrash*' run_gtests crashes "" store_test
 	show_counts 'crash points' crashes
 	end
 }

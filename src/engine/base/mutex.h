@@ -1,6 +1,8 @@
-// A std::mutex that clang's thread-safety analysis understands; libstdc++'s own is not annotated.
+// Locks that clang's thread-safety analysis understands; libstdc++'s own are not annotated.
 // Threads: any. Under the host a process has one thread of its own; only the engine's threads meet.
 #pragma once
+
+#include <pthread.h>
 
 #include <mutex>
 
@@ -32,6 +34,46 @@ class XT_THREAD_ATTRIBUTE(scoped_lockable) MutexLock {
 
  private:
   Mutex* const mutex_;
+};
+
+// For one, or for several at a time that share it. Of the C library's kinds the one that does not hand the
+// lock over: where processors are scarce, everybody would wait for the next one to be scheduled. It lets who
+// shares it go before who waits for it alone; its users see to it that this has an end.
+class XT_THREAD_ATTRIBUTE(capability("mutex")) SharedMutex {
+ public:
+  SharedMutex() = default;
+  SharedMutex(const SharedMutex&) = delete;
+  void lock() XT_THREAD_ATTRIBUTE(acquire_capability()) { pthread_rwlock_wrlock(&lock_); }
+  void unlock() XT_THREAD_ATTRIBUTE(release_capability()) { pthread_rwlock_unlock(&lock_); }
+  bool try_lock() XT_THREAD_ATTRIBUTE(try_acquire_capability(true)) {
+    return pthread_rwlock_trywrlock(&lock_) == 0;
+  }
+  void lock_shared() XT_THREAD_ATTRIBUTE(acquire_shared_capability()) {
+    pthread_rwlock_rdlock(&lock_);
+  }
+  void unlock_shared() XT_THREAD_ATTRIBUTE(release_shared_capability()) {
+    pthread_rwlock_unlock(&lock_);
+  }
+  bool try_lock_shared() XT_THREAD_ATTRIBUTE(try_acquire_shared_capability(true)) {
+    return pthread_rwlock_tryrdlock(&lock_) == 0;
+  }
+
+ private:
+  pthread_rwlock_t lock_ = PTHREAD_RWLOCK_INITIALIZER;
+};
+
+// Holds a SharedMutex alone while it lives.
+class XT_THREAD_ATTRIBUTE(scoped_lockable) ExclusiveLock {
+ public:
+  explicit ExclusiveLock(SharedMutex* mutex) XT_THREAD_ATTRIBUTE(acquire_capability(mutex))
+      : mutex_(mutex) {
+    mutex_->lock();
+  }
+  ~ExclusiveLock() XT_THREAD_ATTRIBUTE(release_capability()) { mutex_->unlock(); }
+  ExclusiveLock(const ExclusiveLock&) = delete;
+
+ private:
+  SharedMutex* const mutex_;
 };
 
 }  // namespace xtree

@@ -14,7 +14,8 @@
 //               prefix of the committed operations is there.
 // No mode may corrupt. Operations not yet committed are visible to scans of this process at once.
 //
-// Threads:     everything from any thread. Readers take no lock; writers of one index take turns.
+// Threads:     everything from any thread. Readers take no lock; insertions into one index run
+//              beside each other but where they change its structure, and in STRICT; others take turns.
 // Descriptors: none while idle, but one io_uring.
 #pragma once
 

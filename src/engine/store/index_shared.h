@@ -90,8 +90,8 @@ struct LogShared {
 };
 
 // Several writers at a time insert under the writer lock taken shared (src/README.md, "Writers beside each
-// other"). A latch stands for the leaves whose handles it is the remainder of, one at a time; it has a
-// cache line of its own.
+// other"). A latch stands for the leaves whose handles it is the remainder of, one at a time; it is as
+// long as a cache line, so that two at most share one.
 struct LeafLatch {
   std::atomic<uint32_t> latch;           // base/spin_latch.h. Guards what follows, and appends.
   uint32_t reserved;                     // Entries for which writers have made sure of room.

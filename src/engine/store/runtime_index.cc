@@ -1,6 +1,8 @@
 #include "store/runtime_index.h"
 
 #include <algorithm>
+#include <mutex>
+#include <shared_mutex>
 
 #include "store/bulk_build.h"
 #include "tree/checker.h"
@@ -68,10 +70,45 @@ Status RuntimeIndex::InsertNull(uint64_t record_id) {
   return InsertRow(nullptr, record_id);
 }
 
+// Beside others, if that is all it takes.
+Status RuntimeIndex::InsertBeside(const Key* key, uint64_t record_id, bool* done) {
+  SharedInsertion insertion(node_store_, log_);
+  XT_RETURN_IF_ERROR(Usable());
+  XT_RETURN_IF_ERROR(insertion.Prepare(key, record_id));
+  *done = insertion.prepared();
+  if (*done) insertion.Apply(0);
+  return Status::Ok();
+}
+
 Status RuntimeIndex::InsertRow(const Key* key, uint64_t record_id) {
+  WritersShared& writers = node_store_->shared()->writers;
   uint64_t mark = 0;
+  bool beside = may_share_ && writers.TakeSharedTurn();
+  if (!beside) {
+    if (XT_UNLIKELY(!writer_mutex_.try_lock())) {
+      writers.NoteLockWait();
+      beside = may_share_;
+      if (!beside) writer_mutex_.lock();
+    }
+  }
+  if (beside) {
+    if (XT_UNLIKELY(!writer_mutex_.try_lock_shared())) {
+      writers.NoteLockWait();
+      writer_mutex_.lock_shared();
+    }
+    bool done = false;
+    {
+      const std::shared_lock<SharedMutex> unlock(writer_mutex_, std::adopt_lock);
+      XT_RETURN_IF_ERROR(InsertBeside(key, record_id, &done));
+    }
+    if (done) return Status::Ok();
+    if (!writer_mutex_.try_lock()) {
+      writers.NoteLockWait();
+      writer_mutex_.lock();
+    }
+  }
   {
-    MutexLock lock(&writer_mutex_);
+    const std::lock_guard<SharedMutex> unlock(writer_mutex_, std::adopt_lock);
     XT_RETURN_IF_ERROR(Usable());
     XT_RETURN_IF_ERROR(details_->PrepareInsert(key, record_id));
     details_->Apply(0);
@@ -83,7 +120,7 @@ Status RuntimeIndex::InsertRow(const Key* key, uint64_t record_id) {
 Status RuntimeIndex::Delete(const Key& key, uint64_t record_id, bool* found) {
   uint64_t mark = 0;
   {
-    MutexLock lock(&writer_mutex_);
+    ExclusiveLock lock(&writer_mutex_);
     XT_RETURN_IF_ERROR(Usable());
     const bool point = spec().kind == KeyKind::kPoint;
     const bool unordered = IsUnordered(spec(), key.lo, point ? key.lo : key.hi);
@@ -150,7 +187,7 @@ Status RuntimeIndex::Nearest(const double* point, uint32_t k,
 }
 
 Status RuntimeIndex::Check(std::vector<std::string>* problems) {
-  MutexLock lock(&writer_mutex_);
+  ExclusiveLock lock(&writer_mutex_);
   XT_RETURN_IF_ERROR(Usable());
   WindowPin pin(node_store_->windows());
   const uint64_t epoch =
@@ -182,7 +219,7 @@ Status RuntimeIndex::Load(const double* lo, const double* hi, const uint64_t* re
 
 Status MemoryIndex::BulkLoad(const double* lo, const double* hi, const uint64_t* record_ids,
                              uint64_t count, uint32_t threads) {
-  MutexLock lock(&writer_mutex_);
+  ExclusiveLock lock(&writer_mutex_);
   return Load(lo, hi, record_ids, count, threads);
 }
 
@@ -192,7 +229,8 @@ DurableIndex::DurableIndex(DurableRuntime* runtime, const RuntimeOptions& option
                            Clock* clock, WindowBudget* budget, EpochShared* epochs,
                            CheckpointCoordinator* coordinator, const std::string& path)
     : DurableIndexParts(fs, budget, epochs, path),
-      RuntimeIndex(runtime, &durable, durable.details()),
+      RuntimeIndex(runtime, &durable, durable.details(), &durable,
+                   options.mode != DurabilityMode::kStrict),
       mode_(options.mode),
       policy_{options.log_bytes_fold,
               options.log_bytes_fold * 4,
@@ -225,7 +263,7 @@ Status DurableIndex::Close() {
 // covered could not be told from a torn end. Best effort: everything is durable already.
 void DurableIndex::Seal() {
   {
-    MutexLock lock(&writer_mutex_);
+    ExclusiveLock lock(&writer_mutex_);
     // A seal must not commit what the program has not.
     if (log_ops() == 0 || durable.log_bytes() == 0 || durable.ops_since_commit() != 0 || !Usable().ok()) return;
     if (!durable.ReserveFrame(0).ok()) return;
@@ -257,7 +295,7 @@ Status DurableIndex::Commit() {
   uint64_t mark;
   bool full;
   {
-    MutexLock lock(&writer_mutex_);
+    ExclusiveLock lock(&writer_mutex_);
     XT_RETURN_IF_ERROR(Usable());
     XT_RETURN_IF_ERROR(AppendCommitLocked());
     mark = durable.log()->end_mark();
@@ -295,7 +333,7 @@ Status DurableIndex::WaitDurable(uint64_t mark) {
 
 Status DurableIndex::AppendCommit(uint64_t* mark, std::vector<std::string>* paths) {
   {
-    MutexLock lock(&writer_mutex_);
+    ExclusiveLock lock(&writer_mutex_);
     XT_RETURN_IF_ERROR(AppendCommitLocked());
     *mark = durable.log()->end_mark();
   }
@@ -331,7 +369,7 @@ void DurableIndex::BeginWantedFold() {
 // Under fold_mutex_. Does what a begun fold still needs; nothing if none has begun.
 Status DurableIndex::FinishFold() {
   {
-    MutexLock lock(&writer_mutex_);
+    ExclusiveLock lock(&writer_mutex_);
     if (!fold_begun_) return Status::Ok();
   }
   bool done = false;
@@ -339,13 +377,13 @@ Status DurableIndex::FinishFold() {
   while (status.ok() && !done) status = durable.FoldWrite(kFoldStepBlocks, &done);
   if (status.ok()) status = durable.FoldPublish();
   {
-    MutexLock lock(&writer_mutex_);
+    ExclusiveLock lock(&writer_mutex_);
     durable.FoldEnd(status.ok(), false);
     fold_begun_ = false;
   }
   // In steps, so that nobody waits long for the lock.
   for (bool tidy = !status.ok(); !tidy;) {
-    MutexLock lock(&writer_mutex_);
+    ExclusiveLock lock(&writer_mutex_);
     tidy = durable.FoldTidy(kTidyStepVersions);
   }
   // Whoever waits for a commit may find that the capture has made it durable.
@@ -358,7 +396,7 @@ Status DurableIndex::FinishFold() {
 Status DurableIndex::FoldNow() {
   for (;;) {
     XT_RETURN_IF_ERROR(FinishFold());
-    MutexLock lock(&writer_mutex_);
+    ExclusiveLock lock(&writer_mutex_);
     if (fold_begun_) continue;  // By a commit, just now; it may lack what was committed since.
     XT_RETURN_IF_ERROR(Usable());
     fold_wanted_.store(false, std::memory_order_relaxed);
@@ -378,7 +416,7 @@ Status DurableIndex::Compact(bool* moved) {
   *moved = limit != UINT32_MAX;
   uint64_t position = 0;
   for (bool done = !*moved; !done;) {
-    MutexLock lock(&writer_mutex_);
+    ExclusiveLock lock(&writer_mutex_);
     XT_RETURN_IF_ERROR(durable.CompactStep(kCompactStepNodes, &position, limit, &done));
   }
   return Status::Ok();
@@ -390,7 +428,7 @@ Status DurableIndex::Checkpoint() {
   bool moved;
   XT_RETURN_IF_ERROR(Compact(&moved));
   if (moved) XT_RETURN_IF_ERROR(FoldNow());
-  MutexLock lock(&writer_mutex_);
+  ExclusiveLock lock(&writer_mutex_);
   node_store_->allocator()->TrimFreeExtents();
   return Status::Ok();
 }
@@ -399,7 +437,7 @@ Status DurableIndex::BulkLoad(const double* lo, const double* hi, const uint64_t
                               uint64_t count, uint32_t threads) {
   MutexLock fold_lock(&fold_mutex_);
   XT_RETURN_IF_ERROR(FinishFold());
-  MutexLock lock(&writer_mutex_);
+  ExclusiveLock lock(&writer_mutex_);
   XT_RETURN_IF_ERROR(AppendCommitLocked());
   if (fold_begun_) {
     return Status::Make(Code::kBusy, "index \"%s\" is being folded",
@@ -413,7 +451,7 @@ FoldDecision DurableIndex::Decide() {
   FoldInputs inputs;
   inputs.log_bytes = durable.log_bytes();
   {
-    MutexLock lock(&writer_mutex_);
+    ExclusiveLock lock(&writer_mutex_);
     inputs.ops_since_fold = log_ops() - ops_at_fold_;
   }
   inputs.data_bytes = data_bytes();
@@ -442,7 +480,7 @@ void DurableIndex::BackgroundStep(bool flush, bool fold) {
   if (!status.ok() || Decide() == FoldDecision::kNone) return;
   bool at_boundary;
   {
-    MutexLock lock(&writer_mutex_);
+    ExclusiveLock lock(&writer_mutex_);
     at_boundary = durable.ops_since_commit() == 0;
     if (at_boundary) BeginWantedFold();
   }

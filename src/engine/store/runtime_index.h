@@ -1,7 +1,7 @@
 // The indexes of a DurableRuntime: what Index promises, over a MemoryStore or a DurableStore.
 //
-// Locks, in this order: fold_mutex_ (one fold at a time), writer_mutex_ (one writer), commit_mutex_
-// (who syncs the log). No file is synced under the writer's.
+// Locks, in this order: fold_mutex_ (one fold at a time), writer_mutex_ (one writer; or several that share
+// it, to insert only), commit_mutex_ (who syncs the log). No file is synced under the writers'.
 #pragma once
 
 #include <atomic>
@@ -14,6 +14,7 @@
 #include "checkpoint/checkpoint_coordinator.h"
 #include "store/durable_runtime.h"
 #include "store/memory_store.h"
+#include "store/shared_insertion.h"
 
 namespace xtree {
 
@@ -30,9 +31,16 @@ class RuntimeIndex : public Index {
   Status Check(std::vector<std::string>* problems) override;
 
  protected:
-  RuntimeIndex(DurableRuntime* runtime, NodeStore* node_store, IndexDetails* details)
-      : runtime_(runtime), node_store_(node_store), details_(details) {}
-  Status InsertRow(const Key* key, uint64_t record_id) XT_EXCLUDES(writer_mutex_);
+  // `may_share`: an insertion needs nothing more under the writer lock than itself (Applied does nothing).
+  RuntimeIndex(DurableRuntime* runtime, NodeStore* node_store, IndexDetails* details,
+               OperationLog* log, bool may_share)
+      : runtime_(runtime), node_store_(node_store), details_(details), log_(log),
+        may_share_(may_share) {}
+  // Takes the lock in one of two ways, which clang's analysis cannot follow.
+  Status InsertRow(const Key* key, uint64_t record_id)
+      XT_THREAD_ATTRIBUTE(no_thread_safety_analysis);
+  Status InsertBeside(const Key* key, uint64_t record_id, bool* done)
+      XT_THREAD_ATTRIBUTE(requires_shared_capability(writer_mutex_));
   Status SearchTree(uint32_t tree, const Predicate& predicate, const Visitor& visit);
   const KeySpec& spec() const { return node_store_->shared()->trees[kTreeMain].spec; }
   // Kinds of store differ in what follows an applied operation: Applied under the writer lock, then
@@ -47,7 +55,9 @@ class RuntimeIndex : public Index {
   DurableRuntime* const runtime_;
   NodeStore* const node_store_;
   IndexDetails* const details_;
-  Mutex writer_mutex_;
+  OperationLog* const log_;          // Null: memory.
+  const bool may_share_;
+  SharedMutex writer_mutex_;
 };
 
 struct MemoryIndexParts {
@@ -60,7 +70,7 @@ struct MemoryIndexParts {
 class MemoryIndex final : private MemoryIndexParts, public RuntimeIndex {
  public:
   MemoryIndex(DurableRuntime* runtime, const IndexOptions& options, EpochShared* epochs)
-      : MemoryIndexParts(options, epochs), RuntimeIndex(runtime, &memory, &memory_details) {}
+      : MemoryIndexParts(options, epochs), RuntimeIndex(runtime, &memory, &memory_details, nullptr, true) {}
   Status BulkLoad(const double* lo, const double* hi, const uint64_t* record_ids, uint64_t count,
                   uint32_t threads) override;
   Status Commit() override { return Status::Ok(); }

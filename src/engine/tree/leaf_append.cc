@@ -61,19 +61,17 @@ void LeafAppend::Discard() noexcept {
   --shared->reserved;
 }
 
-// As TreeChange's. Others may do the same to the same block.
-void LeafAppend::BeforeEdit(BlockHeader* block) noexcept {
-  if (BlockLsn(*block) != kLsnUnstamped) MarkUnstamped(block);
-  store_->MarkTouched(block);
-}
-
 void LeafAppend::Apply(const Key& key, uint64_t record_id) noexcept {
   for (uint32_t i = 0; i < widenings_; ++i) {
     BlockHeader* node = widen_[i].node;
-    BeforeEdit(NodeLayout::Block(node, widen_[i].entry / inner_->block_capacity));
+    BlockHeader* block = NodeLayout::Block(node, widen_[i].entry / inner_->block_capacity);
+    // As in TreeChange. Others may do the same to the same block.
+    if (BlockLsn(*block) != kLsnUnstamped) MarkUnstamped(block);
     inner_->WidenChild(node, widen_[i].entry, key_box_);
+    store_->MarkTouched(block);
   }
   LeafLatch* shared = latch();
+  BlockHeader* block;
   {
     SpinLatch latch(&shared->latch);
     shared->waits += latch.waited();
@@ -81,9 +79,12 @@ void LeafAppend::Apply(const Key& key, uint64_t record_id) noexcept {
     XT_ASSERT(shared->reserved > 0);
     --shared->reserved;
     const uint32_t entry = layout_->Count(leaf_.node);
-    BeforeEdit(NodeLayout::Block(leaf_.node, entry / layout_->block_capacity));
+    block = NodeLayout::Block(leaf_.node, entry / layout_->block_capacity);
+    if (BlockLsn(*block) != kLsnUnstamped) MarkUnstamped(block);
     layout_->Append(leaf_.node, key.lo, key.hi, record_id);
   }
+  // Not under the latch: it may have to make room in a list. Nobody stamps while the lock is shared.
+  store_->MarkTouched(block);
   tree_->entries.fetch_add(1, std::memory_order_relaxed);
 }
 

@@ -43,7 +43,6 @@ class LeafAppend {
     uint32_t entry;
   };
 
-  void BeforeEdit(BlockHeader* block) noexcept;
   LeafLatch* latch() const { return store_->shared()->writers.LeafOf(leaf_.id.handle()); }
 
   StoreInterface* const store_;
