@@ -185,7 +185,7 @@ const NodeLayout& NodeLayout::LeafFor(const KeySpec& spec, const EntryList& list
   const int scale = DecimalScaleFor(magnitude);
   if (scale < 0) return exact;
   const NodeLayout& decimal = DecimalLeaf(spec, scale);
-  return takes_all(decimal) ? decimal : exact;
+  return &decimal != &preferred && takes_all(decimal) ? decimal : exact;
 }
 
 const NodeLayout& NodeLayout::Of(const KeySpec& spec, const BlockHeader& node) {
