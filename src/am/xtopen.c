@@ -639,15 +639,20 @@ XtNoteTouched(XtHandle *handle)
 		XtStampTouched(handle);
 }
 
-void
-XtStampWhenMany(XtHandle *handle)
+/* Without XtLock, which may have to attach memory and fail at that. */
+static void
+stamp_alone(XtHandle *handle)
 {
-	if (likely(handle->touched < XT_TOUCHED_MAX))
-		return;
-	/* As in stamp_all. */
 	LWLockAcquire(&handle->shared->lock, LW_EXCLUSIVE);
 	XtStampTouched(handle);
 	LWLockRelease(&handle->shared->lock);
+}
+
+void
+XtStampWhenMany(XtHandle *handle)
+{
+	if (unlikely(handle->touched >= XT_TOUCHED_MAX))
+		stamp_alone(handle);
 }
 
 static void
@@ -661,12 +666,8 @@ stamp_all(void)
 	hash_seq_init(&status, handles);
 	while ((handle = hash_seq_search(&status)) != NULL)
 	{
-		if (handle->touched == 0 || handle->index == NULL)
-			continue;
-		/* Without XtLock, which may have to attach memory and fail at that. */
-		LWLockAcquire(&handle->shared->lock, LW_EXCLUSIVE);
-		XtStampTouched(handle);
-		LWLockRelease(&handle->shared->lock);
+		if (handle->touched > 0 && handle->index != NULL)
+			stamp_alone(handle);
 	}
 }
 
