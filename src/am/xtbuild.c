@@ -347,14 +347,6 @@ run_build(BuildState *state, Relation heap, struct IndexInfo *indexInfo)
 		XtStampTouched(state->handle);
 		XtUnlock(state->handle);
 	}
-	if (!RelationNeedsWAL(index))
-	{
-		/*
-		 * With wal_level=minimal the host brings the file to disk at commit: by fsync if it believes the
-		 * file was truncated, else by logging it through its buffers, which know nothing of ours.
-		 */
-		RelationPreTruncate(index);
-	}
 	return heap_tuples;
 }
 

@@ -104,6 +104,23 @@ XtEmptyFiles(const XtRelKey *key)
 	XtForEachDataFile(key, empty_file);
 }
 
+bool
+XtFileIsForeign(const XtRelKey *key)
+{
+	char	   *path = XtDataPath(key);
+	int			fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
+	char		pages[XT_SUPERBLOCKS * BLCKSZ];
+	XtIdentity	identity;
+	bool		read;
+
+	read = fd >= 0 && pg_pread(fd, pages, sizeof(pages), 0) == sizeof(pages);
+	if (fd >= 0)
+		close(fd);
+	pfree(path);
+	XtFillIdentity(key, &identity);
+	return read && xt_is_foreign(pages, &identity);
+}
+
 /* The engine wrote the superblocks; they get the host's checksums. False: `errno` says why. */
 static bool
 stamp_superblocks(const char *path)

@@ -19,6 +19,7 @@
 #include "access/xlogrecovery.h"
 #include "access/xlogutils.h"
 #include "catalog/catalog.h"
+#include "catalog/storage.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
 #include "storage/bufpage.h"
@@ -76,6 +77,8 @@ static void
 forget_handle(XtHandle *handle)
 {
 	detach_handle(handle);
+	if (handle->smgr != NULL)
+		smgrclearowner(&handle->smgr, handle->smgr);
 	if (last_handle == handle)
 		last_handle = NULL;
 	hash_search(handles, &handle->key, HASH_REMOVE, NULL);
@@ -311,6 +314,20 @@ check_file(XtHandle *handle, XtError *error)
 	return ok;
 }
 
+/*
+ * Whether the file is another one than the state was loaded from, though it may have got that one's inode
+ * number: a database that is moved to another tablespace and back comes again under the same names. Then its
+ * superblocks name the place where it was last opened, or, if nobody did that, it is what it was.
+ */
+static bool
+is_other_file(XtHandle *handle)
+{
+	XtShared   *shared = handle->shared;
+
+	return shared->inode != handle->inode || shared->device != handle->device ||
+		XtFileIsForeign(&handle->key);
+}
+
 /* The writer lock, which another process may hold for as long as it loads the index. */
 static void
 lock_for_load(XtShared *shared)
@@ -333,9 +350,10 @@ refresh_handle(XtHandle *handle, XtError *error)
 {
 	XtShared   *shared = handle->shared;
 	bool		ok;
+	bool		check = handle->check;
 
 	/* A new generation may have come with a new file. */
-	if (handle->check || handle->generation != pg_atomic_read_u64(&shared->generation))
+	if (check || handle->generation != pg_atomic_read_u64(&shared->generation))
 	{
 		if (!check_file(handle, error))
 			return false;
@@ -355,13 +373,12 @@ refresh_handle(XtHandle *handle, XtError *error)
 		if (!attach_engine(handle, error))
 			return false;
 		if (state == XT_STATE_LOADED && shared->inode == handle->inode &&
-			shared->device == handle->device)
+			shared->device == handle->device && !(check && is_other_file(handle)))
 			break;
 
 		lock_for_load(shared);
 		state = pg_atomic_read_u32(&shared->state);
-		if ((state == XT_STATE_LOADED && (shared->inode != handle->inode ||
-										  shared->device != handle->device)) ||
+		if ((state == XT_STATE_LOADED && is_other_file(handle)) ||
 			(state == XT_STATE_EMPTY && shared->partial))
 			XtSharedReset(shared);
 		ok = attach_engine(handle, error);
@@ -423,6 +440,18 @@ open_handle(XtHandle *handle, XtError *error)
 	return refresh_handle(handle, error);
 }
 
+/*
+ * With wal_level=minimal the host brings a file that its transaction has made, also as a copy, to disk at
+ * commit: by fsync if it believes the file was truncated, else by logging it through its buffers. These know
+ * nothing of what is stored by mappings, and would be written over it later.
+ */
+static inline void
+sync_at_commit(Relation index)
+{
+	if (unlikely(!XLogIsNeeded()) && !RelationNeedsWAL(index))
+		RelationPreTruncate(index);
+}
+
 XtHandle *
 XtOpen(Relation index)
 {
@@ -432,6 +461,7 @@ XtOpen(Relation index)
 
 	XtRequirePreloaded();
 	XtKeyOfRelation(index, &key);
+	sync_at_commit(index);
 	handle = get_handle(&key, RelationGetRelid(index));
 	if (!open_handle(handle, &error))
 		XtReportError(index, &error);
@@ -448,6 +478,7 @@ XtOpenNoError(Relation index)
 	if (xt_registry == NULL)
 		return NULL;
 	XtKeyOfRelation(index, &key);
+	sync_at_commit(index);
 	handle = get_handle(&key, RelationGetRelid(index));
 	return open_handle(handle, &error) ? handle : NULL;
 }
@@ -464,6 +495,7 @@ XtOpenForBuild(Relation index, const XtSpec *spec)
 
 	XtRequirePreloaded();
 	XtKeyOfRelation(index, &key);
+	sync_at_commit(index);
 	handle = get_handle(&key, RelationGetRelid(index));
 	shared = handle->shared;
 
@@ -534,6 +566,12 @@ XtOpenForRedo(const RelFileNode *node)
 		redo_sweep_at = 2 * hash_get_num_entries(handles) + 256;
 	}
 	handle = get_handle(&key, InvalidOid);
+	if (handle->smgr == NULL)
+	{
+		/* New here; or the host has dropped, cut or moved something, perhaps these files' database. */
+		handle->check = true;
+		smgrsetowner(&handle->smgr, smgropen(*node, InvalidBackendId));
+	}
 	if (open_handle(handle, &error))
 		return handle;
 	if (error.code == XT_NOT_FOUND)

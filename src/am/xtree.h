@@ -115,6 +115,7 @@ typedef struct XtHandle
 	int			scans;			/* live scans and builds; the handle stays open for them */
 	bool		check;			/* verify the file before the next use */
 	bool		logged;			/* has a log: everything but temporary relations */
+	struct SMgrRelationData *smgr;	/* startup process only: the host's; NULL after it has closed it */
 } XtHandle;
 
 /*

@@ -154,6 +154,8 @@ extern char *XtLogPath(const XtRelKey *key);
 /* Visit the files of the data fork, of the log, that there are, in order. */
 extern void XtForEachDataFile(const XtRelKey *key, void (*visit) (const char *name, int segment));
 extern void XtForEachLogFile(const XtRelKey *key, void (*visit) (const char *name, int segment));
+/* Whether the data file's superblocks name another relation, or place: nobody has opened it here yet. */
+extern bool XtFileIsForeign(const XtRelKey *key);
 /* Truncates the data files to nothing: those of a build that failed. */
 extern void XtEmptyFiles(const XtRelKey *key);
 /* Marks the superblocks broken, with their checksums; durable when it returns true. Raises nothing. */

@@ -187,6 +187,21 @@ bool xt_is_loaded(const XtIndex* index) noexcept {
 
 bool xt_adopted(const XtIndex* index) noexcept { return index->store.adopted(); }
 
+bool xt_is_foreign(const void* superblocks, const XtIdentity* identity) noexcept {
+  bool foreign = false;
+  XtError ignored;
+  Guard(&ignored, [&]() -> Status {
+    const auto* slots = static_cast<const std::byte*>(superblocks);
+    Superblock content;
+    uint32_t slot;
+    XT_RETURN_IF_ERROR(ChooseSuperblock(slots, slots + kBlockBytes, "", nullptr, UINT64_MAX,
+                                        &content, &slot));
+    foreign = !SameIdentity(content.identity, ToIdentity(identity));
+    return Status::Ok();
+  });
+  return foreign;
+}
+
 bool xt_is_broken(const XtIndex* index) noexcept {
   return index->shared->broken.load(std::memory_order_relaxed) != 0;
 }

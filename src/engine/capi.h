@@ -162,6 +162,11 @@ XT_API bool xt_empty_image(const XtSpec *spec, const XtIdentity *identity, void 
 XT_API bool xt_is_loaded(const XtIndex *index) XT_NOEXCEPT;
 /* Whether this handle's xt_load found a copy of another relation's files and made it this one's. */
 XT_API bool xt_adopted(const XtIndex *index) XT_NOEXCEPT;
+/*
+ * Whether a file with these first XT_SUPERBLOCKS blocks is another relation's, or a copy of it that nobody
+ * has opened yet. If neither superblock is whole, as may be while one is written, it is not said to be.
+ */
+XT_API bool xt_is_foreign(const void *superblocks, const XtIdentity *identity) XT_NOEXCEPT;
 XT_API bool xt_is_broken(const XtIndex *index) XT_NOEXCEPT;
 /* W. In shared memory at once; on disk if it can. */
 XT_API bool xt_mark_broken(XtIndex *index, XtError *error) XT_NOEXCEPT;

@@ -186,7 +186,7 @@ gone($_, 'DROP EXTENSION') foreach @paths;
 $node->stop;
 
 # Relations whose WAL is skipped because the transaction that made them syncs them.
-my $minimal = new_server('minimal', conf => "wal_level = minimal\nmax_wal_senders = 0\nwal_skip_threshold = 0\n");
+my $minimal = new_server('minimal', conf => "wal_level = minimal\nmax_wal_senders = 0\nwal_skip_threshold = 0\nallow_in_place_tablespaces = on\n");
 foreach my $threshold ('0', '1GB')
 {
 	my $table = $threshold eq '0' ? 'synced' : 'imaged';
@@ -206,6 +206,28 @@ foreach my $threshold ('0', '1GB')
 	$minimal->stop('immediate');
 	$minimal->start;
 	index_equals_heap($minimal, $table, "wal_level = minimal, wal_skip_threshold = $threshold, later rows");
+}
+# The same for a copy of an index's files that its transaction goes on to use.
+$minimal->safe_psql('postgres', "CREATE TABLESPACE elsewhere LOCATION ''");
+foreach my $threshold ('0', '1GB')
+{
+	my $what = "wal_level = minimal, moved with wal_skip_threshold = $threshold";
+	my $space = $threshold eq '0' ? 'elsewhere' : 'pg_default';
+	my $base = $threshold eq '0' ? 3000 : 6000;
+	$minimal->safe_psql('postgres', qq(
+		SET wal_skip_threshold = '$threshold';
+		BEGIN;
+		ALTER INDEX synced_p SET TABLESPACE $space;
+		ALTER INDEX synced_b SET TABLESPACE $space;
+		@{[ add_rows('synced', $base + 1, $base + 50) ]}
+		COMMIT;));
+	$minimal->safe_psql('postgres', add_rows('synced', $base + 51, $base + 500));
+	$minimal->safe_psql('postgres', 'CHECKPOINT');
+	index_equals_heap($minimal, 'synced', "$what, later rows, checkpoint");
+	$minimal->safe_psql('postgres', add_rows('synced', $base + 501, $base + 1500));
+	$minimal->stop('immediate');
+	$minimal->start;
+	index_equals_heap($minimal, 'synced', "$what, stopped");
 }
 $minimal->stop;
 unlike(slurp_file($_->logfile), qr/PANIC|broken|terminated by signal 11/, 'the log has no bad news')
