@@ -84,6 +84,45 @@ TEST(NearestScan, ReturnsAllEntriesInOrderOfDistance) {
   }
 }
 
+// How many are asked for at a time decides what is put off and what pushed out again, and must decide nothing
+// else; whoever asks for more and more does all of it.
+TEST(NearestScan, ReturnsTheSameHoweverManyAreAskedForAtATime) {
+  for (const TestLeaf& leaf : TestLeaves()) {
+    SCOPED_TRACE(LeafName(leaf));
+    TestTree tree(leaf.spec);
+    RandomKeys random(leaf, 55);
+    random.keys_per_odd = 6000;
+    FillModel(&tree, &random, 1200);
+    // Many at one place, so that many are equally far.
+    const Key place = tree.model.begin()->second;
+    for (uint64_t id = 1; id < 200; ++id) tree.model[id] = place;
+    BulkLoad(&tree);
+    for (const uint32_t capacity : {1u, 2u, 16u, 17u, 64u, 65u, 1000u}) {
+      SCOPED_TRACE(capacity);
+      ExpectNearestAgrees(&tree, random.NextKey().lo, Predicate::All(), capacity);
+      ExpectNearestAgrees(&tree, tree.model[1].lo, random.NextPredicate(), capacity);
+    }
+    EpochReader reader(tree.epochs.get(), 0);
+    NearestScan scan(&tree.store);
+    ASSERT_TRUE(scan.Begin(&reader, kTreeMain, tree.model[0].lo, Predicate::All()).ok());
+    std::vector<uint64_t> ids(tree.model.size());
+    std::vector<double> distances(tree.model.size());
+    std::set<uint64_t> seen;
+    double last = 0;
+    uint32_t n = 1;
+    for (uint32_t capacity = 1; n > 0; capacity = std::min<uint32_t>(capacity * 3, 3000)) {
+      ASSERT_TRUE(scan.Next(ids.data(), distances.data(), nullptr, nullptr, capacity, &n).ok());
+      for (uint32_t i = 0; i < n; ++i) {
+        ASSERT_TRUE(seen.insert(ids[i]).second);
+        ASSERT_FALSE(distances[i] < last);
+        last = distances[i];
+      }
+    }
+    ASSERT_TRUE(scan.exhausted());
+    ASSERT_EQ(seen.size(), tree.model.size());
+  }
+}
+
 TEST(NearestScan, ReturnsOnlyWhatThePredicatePasses) {
   for (const TestLeaf& leaf : TestLeaves()) {
     SCOPED_TRACE(LeafName(leaf));
