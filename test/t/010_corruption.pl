@@ -1,7 +1,7 @@
 # Goal: files that are not what was written are an ERROR that names index, file and block; nothing
 # crashes, other indexes go on, and REINDEX mends it.
 # Method: with the server stopped, damage one index's data file in one way at a time: a flipped byte
-# in each kind of block, a cut file, another index's file, a format version from the future.
+# in each kind of block, a cut file, another index's file, a format version from the future; records of its log.
 use strict;
 use warnings;
 use FindBin;
@@ -40,11 +40,11 @@ sub blocks_of
 	return grep { ord(substr($bytes, $_ * BLOCK + KIND_AT, 1)) == $kind } 0 .. length($bytes) / BLOCK - 1;
 }
 
-# Stops the server, hands the file's bytes to $change (which returns new ones), and asks.
+# Stops the server, hands the file's bytes to $change (which returns new ones), and asks. Options: fork => its suffix.
 sub damaged
 {
-	my ($what, $expected, $change) = @_;
-	my $file = $node->data_dir . '/' . relation_path($node, 't_b');
+	my ($what, $expected, $change, %options) = @_;
+	my $file = $node->data_dir . '/' . relation_path($node, 't_b') . ($options{fork} // '');
 	$node->stop;
 	my $bytes = slurp_file($file);
 	$bytes = $change->($bytes);
@@ -100,6 +100,26 @@ damaged('a format from the future', qr/version/, sub {
 });
 damaged('a file that is no index', qr/superblock|block [01]/i, sub { return 'x' x (16 * BLOCK) });
 damaged('a cut file', qr/./, sub { return substr($_[0], 0, 8 * BLOCK) });
+
+# The log: what lies before a record that counts was there, be it flipped or zeros now. A record has 64 bytes, a block 127.
+my $id = 100_000;
+foreach my $damage ([ 'a flipped byte', 64 + 30, 1 ], [ 'zeros for a record', 64 + 10 * 64, 64 ], [ 'zeros to the end of a block', 64 + 100 * 64, 27 * 64 ],
+	[ 'zeros for a page', BLOCK - 4096, 4096 ], [ 'zeros for the page with the header', 0, 4096 ])
+{
+	my ($what, $at, $length) = @$damage;
+	foreach my $block (0, 1)
+	{
+		$node->safe_psql('postgres', add_rows('t', $id, $id + 399));
+		$id += 1000;
+		$good = answers_by($node, 't', 'seq');
+		damaged("the log, $what of block $block", qr/log (file|block)/, sub {
+			my $bytes = shift;
+			my $was = substr($bytes, $block * BLOCK + $at, $length);
+			substr($bytes, $block * BLOCK + $at, $length) = $length == 1 ? $was ^ "\x10" : "\0" x $length;
+			return $bytes;
+		}, fork => '_vm');
+	}
+}
 
 $node->stop;
 unlike(slurp_file($node->logfile), qr/PANIC|terminated by signal/, 'the server never fell');

@@ -52,6 +52,10 @@ Status LogReader::AddSegment(uint32_t number, uint64_t capture_id) {
     }
     if (header->node_id == segment.sequence) segment.blocks = i + 1;
   }
+  if (segment.blocks == 0) headerless_.push_back(number);
+  if (segment.blocks > 0 && segment.blocks < count && LacksHeader(segment, segment.blocks)) {
+    ++segment.blocks;
+  }
   if (segment.sequence < start_seq_ || segment.blocks == 0) return Status::Ok();
   if (segment.sequence == start_seq_ && built_on != capture_id) {
     return Status::Make(Code::kBroken,
@@ -91,6 +95,14 @@ Status LogReader::Open(uint64_t start_seq, uint64_t capture_id) {
                                 log_->windows_.path().c_str(), segments_[i].sequence);
     }
   }
+  // The next segment, if the page that would say so is lost: its frames know its sequence.
+  const uint64_t next = segments_.empty() ? start_seq_ : segments_.back().sequence + 1;
+  for (const uint32_t number : headerless_) {
+    const Segment segment{next, number, 1};
+    if (!LacksHeader(segment, 0)) continue;
+    segments_.push_back(segment);
+    break;
+  }
   return Status::Ok();
 }
 
@@ -116,12 +128,25 @@ bool LogReader::FrameAt(const Segment& segment, uint32_t block, uint32_t offset,
   return true;
 }
 
-// Moves to the block after the current one. kFrame means entered; kHole that the end of the previous
-// block is missing, kBad that whole blocks or segments are (the cursor has moved on all the same).
-// A block's header is stored before any slot behind it is given away, so where a record further on
-// was synced the header was too: unlike a slot, a block is never left empty.
+// Where the next good frame begins, or the block's end: frames name their own position.
+uint32_t LogReader::NextFrame(const Segment& segment, uint32_t block, uint32_t offset,
+                              LogRecord* record) const {
+  while (offset < kBlockBytes && !FrameAt(segment, block, offset, record)) offset += 8;
+  return offset;
+}
+
+// Whether the page with the block's header is lost, but not the one behind it. Frames say so, since they know
+// their sequence: other bytes may be what is left of the segment's last life.
+bool LogReader::LacksHeader(const Segment& segment, uint32_t block) const {
+  LogRecord ignored;
+  return !HeaderPresent(BlockAt(segment, block)) &&
+         NextFrame(segment, block, sizeof(BlockHeader), &ignored) < kBlockBytes;
+}
+
+// Moves to the block after the current one. kFrame means entered; kBad that the end of the previous
+// block is missing, or whole blocks or segments are (the cursor has moved on all the same).
 LogReader::Step LogReader::EnterBlock(Cursor* cursor) const {
-  bool lost = false, hole = false;
+  bool lost = false;
   for (;;) {
     if (cursor->segment >= segments_.size()) return lost ? Step::kBad : Step::kEnd;
     const Segment& segment = segments_[cursor->segment];
@@ -135,22 +160,23 @@ LogReader::Step LogReader::EnterBlock(Cursor* cursor) const {
       continue;
     }
     const BlockHeader* header = BlockAt(segment, cursor->block);
-    if (!HeaderPresent(header) || header->node_id != segment.sequence) {
+    const bool lacks_header = LacksHeader(segment, cursor->block);
+    if (!lacks_header && (!HeaderPresent(header) || header->node_id != segment.sequence)) {
       lost = true;
       ++cursor->block;
       continue;
     }
-    if (!cursor->started) {
+    if (lacks_header) {
+      lost = true;
+    } else if (!cursor->started) {
       if (segment.sequence != start_seq_ || cursor->block != 0) lost = true;
     } else if (header->count != static_cast<uint32_t>(cursor->end_mark)) {
-      hole = true;
-      // The last blocks of a segment, of which only this tells.
-      if (header->count >> 16 != static_cast<uint32_t>(cursor->end_mark) >> 16) lost = true;
+      lost = true;  // Where zeros look like the end of a block, or a segment ends early, only this tells.
     }
     cursor->started = true;
     cursor->in_block = true;
     cursor->offset = sizeof(BlockHeader);
-    return lost ? Step::kBad : hole ? Step::kHole : Step::kFrame;
+    return lost ? Step::kBad : Step::kFrame;
   }
 }
 
@@ -177,12 +203,8 @@ LogReader::Step LogReader::StepForward(Cursor* cursor, LogRecord* record) const 
       cursor->in_block = false;
       continue;
     }
-    // Frames name their own position, so the next good one can be searched for.
-    uint32_t next = bad + 8;
-    while (next < kBlockBytes && !FrameAt(segment, cursor->block, next, record)) next += 8;
-    const bool zeros = AllZero(block + bad, next - bad);
-    cursor->offset = next;
-    return zeros ? Step::kHole : Step::kBad;
+    cursor->offset = NextFrame(segment, cursor->block, bad + 8, record);
+    return Step::kBad;
   }
 }
 
@@ -218,10 +240,8 @@ Status LogReader::Scan(const LoadPolicy& policy) {
   Cursor cursor;
   LogRecord record;
   cursor.end_mark = LogMark(start_seq_, 0);
-  bool broken_off = false;      // Standalone: something is missing; nothing after it counts.
+  bool broken_off = false;      // Something is missing; what follows counts no more, or proves damage.
   uint64_t missing_at = 0;      // Where that is.
-  bool bad_bytes = false;       // Host: damaged bytes were passed,
-  uint64_t bad_at = 0;          // here.
   uint64_t pending_frames = 0, pending_bytes = 0;  // Since the last commit frame.
   for (;;) {
     const uint64_t before = cursor.end_mark;
@@ -230,10 +250,6 @@ Status LogReader::Scan(const LoadPolicy& policy) {
     if (step != Step::kFrame) {
       if (!broken_off) missing_at = before;
       broken_off = true;
-      if (step == Step::kBad && !bad_bytes) {
-        bad_bytes = true;
-        bad_at = before;
-      }
       continue;
     }
     pending_bytes += record.payload_bytes + sizeof(LogFrame);
@@ -242,7 +258,7 @@ Status LogReader::Scan(const LoadPolicy& policy) {
       bool counts;
       XT_RETURN_IF_ERROR(Counts(record, policy, &counts));
       if (!counts) continue;
-      if (bad_bytes) return Damaged(bad_at);
+      if (broken_off) return Damaged(missing_at);
       lsn_max_ = std::max(lsn_max_, record.lsn);
       ++frames_;
     } else {

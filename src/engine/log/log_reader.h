@@ -4,10 +4,8 @@
 // a torn end or damage. It is damage exactly if something later proves that the bad place had once
 // been on disk:
 //   standalone: a later commit frame that was written after a sync had covered the place;
-//   host:       a later frame that counts (its LSN is at or below the redo point, where the host
-//               has synced the log), unless the place is all zeros within a block: a writer that
-//               died between taking its slot and filling it leaves such a hole, and the host's WAL
-//               has its operation. A missing block is damage: its header came before what follows.
+//   host:       a later frame that counts: its LSN is at or below the redo point, where the host has
+//               synced the log, and whatever lies before it had been appended, whole, by then.
 // A flip in what the very last sync covered cannot be told from a torn end and ends the log there.
 //
 // Threads: one. Under the index's writer lock.
@@ -75,10 +73,10 @@ class LogReader {
   struct Segment {
     uint64_t sequence;
     uint32_t number;     // Place in the file.
-    uint32_t blocks;     // Blocks up to the last one with a header of this sequence.
+    uint32_t blocks;     // Blocks up to the last one of this sequence, its header lost or not.
   };
-  // kBad: bytes that are no frame, or no block. kHole: a frame is missing, and there are zeros.
-  enum class Step { kFrame, kBad, kHole, kEnd };
+  // kBad: something is missing, be there other bytes or zeros in its place.
+  enum class Step { kFrame, kBad, kEnd };
   struct Cursor {
     size_t segment = 0;
     uint32_t block = 0;
@@ -92,6 +90,8 @@ class LogReader {
   Step StepForward(Cursor* cursor, LogRecord* record) const;
   Step EnterBlock(Cursor* cursor) const;
   bool FrameAt(const Segment& segment, uint32_t block, uint32_t offset, LogRecord* record) const;
+  uint32_t NextFrame(const Segment& segment, uint32_t block, uint32_t offset, LogRecord* record) const;
+  bool LacksHeader(const Segment& segment, uint32_t block) const;
   Status Counts(const LogRecord& record, const LoadPolicy& policy, bool* counts) const;
   Status Damaged(uint64_t mark) const;
   Status EraseTail(const Segment& segment, bool* erased);
@@ -100,6 +100,7 @@ class LogReader {
   WindowPin pin_;
   uint64_t start_seq_ = 0;
   std::vector<Segment> segments_;  // In sequence order.
+  std::vector<uint32_t> headerless_;  // Places of segments without any header.
   Cursor next_;
   uint64_t end_mark_ = 0;          // End of what counts; 0 if nothing does.
   uint64_t frames_ = 0;
