@@ -5,12 +5,18 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <cmath>
+#include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <map>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "capi_host.h"
+#include "segment/block.h"
 
 using namespace xtree::testing;  // NOLINT
 
@@ -203,6 +209,69 @@ TEST_F(CapiFaultTest, AFoldWhoseProcessHasGoneIsEndedByAnother) {
     EXPECT_EQ(host.Window(XT_TREE_MAIN, Everything()).size(), boxes_.size() + 2400);
     host.ExpectSound();
   }
+}
+
+// Blocks of nodes in the file: by kind, those without a stamp.
+std::map<xtree::BlockKind, std::set<uint32_t>> UnstampedNodes(const std::string& path) {
+  std::map<xtree::BlockKind, std::set<uint32_t>> blocks;
+  std::ifstream file(path, std::ios::binary);
+  std::vector<char> bytes(xtree::kBlockBytes);
+  for (uint32_t b = 0; file.read(bytes.data(), xtree::kBlockBytes); ++b) {
+    xtree::BlockHeader header;
+    std::memcpy(static_cast<void*>(&header), bytes.data(), sizeof(header));
+    const bool node = header.kind == xtree::BlockKind::kInner ||
+                      header.kind == xtree::BlockKind::kLeaf || xtree::IsDecimalLeaf(header.kind);
+    if (node && xtree::BlockLsn(header) == xtree::kLsnUnstamped) blocks[header.kind].insert(b);
+  }
+  return blocks;
+}
+
+TEST_F(CapiFaultTest, WhoTakesOverAFoldTakesTheStampsOfNodesOfAllKindsBack) {
+  Host host(directory_);
+  ASSERT_TRUE(host.Create(kBoxes)) << host.error_.message;
+  // Leaves of both layouts: half of the keys are decimal, and lie apart from the others.
+  boxes_ = RandomBoxes(8000, 13);
+  for (size_t i = 0; i < boxes_.size() / 2; ++i) {
+    for (double* corner : {boxes_[i].lo, boxes_[i].hi}) {
+      for (int d = 0; d < 2; ++d) corner[d] = std::round(corner[d]) - 10000;
+    }
+  }
+  for (size_t i = 0; i < boxes_.size(); ++i) {
+    ASSERT_TRUE(host.Insert(boxes_[i].lo, boxes_[i].hi, i, 100 + i)) << host.error_.message;
+  }
+  const auto before = UnstampedNodes(host.data_);
+  uint64_t lsn = 0;
+  bool done = false;
+  ASSERT_TRUE(host.Repeat([&] { return xt_fold_begin(host.index_, &lsn, &host.error_); }));
+  while (!done) ASSERT_TRUE(xt_fold_write(host.index_, 64, &done, &host.error_));
+  // What the fold has stamped. (Old versions that wait to be freed are none of its business.)
+  auto stamped = before;
+  for (const auto& [kind, blocks] : UnstampedNodes(host.data_)) {
+    for (const uint32_t block : blocks) stamped[kind].erase(block);
+  }
+  ASSERT_FALSE(stamped[xtree::BlockKind::kInner].empty());
+  ASSERT_FALSE(stamped[xtree::BlockKind::kLeaf].empty());
+  ASSERT_TRUE(std::any_of(stamped.begin(), stamped.end(), [](const auto& blocks) {
+    return xtree::IsDecimalLeaf(blocks.first) && !blocks.second.empty();
+  }));
+  xt_fold_suspend(host.index_, false);
+  host.Reopen();  // The process has gone.
+  // The next fold first takes this one over. Until it writes, no node that may be changed in place says that it is stamped.
+  done = false;
+  ASSERT_TRUE(host.Repeat([&] { return xt_fold_begin(host.index_, &lsn, &host.error_); }));
+  auto after = UnstampedNodes(host.data_);
+  for (const auto& [kind, blocks] : stamped) {
+    for (const uint32_t block : blocks) {
+      EXPECT_TRUE(after[kind].count(block)) << "block " << block << " of kind " << static_cast<int>(kind);
+    }
+  }
+  while (!done) ASSERT_TRUE(xt_fold_write(host.index_, 64, &done, &host.error_));
+  ASSERT_TRUE(xt_fold_publish(host.index_, &host.error_));
+  xt_fold_end(host.index_, true);
+  host.ExpectSound();
+  ASSERT_TRUE(host.Restart()) << host.error_.message;
+  EXPECT_EQ(host.Window(XT_TREE_MAIN, Everything()).size(), boxes_.size());
+  host.ExpectSound();
 }
 
 TEST_F(CapiFaultTest, AFoldWhoseProcessHasGoneMayBeLeftToARestart) {

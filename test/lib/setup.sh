@@ -26,6 +26,7 @@ case $purpose in
 	check | torture)
 		need libgtest-dev test -f /usr/include/gtest/gtest.h
 		need perl command -v prove
+		need procps command -v ps
 		need libipc-run-perl perl -MIPC::Run -e 1
 		;;
 	bench)

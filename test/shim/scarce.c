@@ -1,9 +1,9 @@
 /*
  * scarce.c: for LD_PRELOAD, a server to which space or address space is refused when a test says so.
  *
- * SCARCE_DATA names its data directory; SCARCE_CONTROL a file of four int64, which all its processes and
+ * SCARCE_DATA names its data directory; SCARCE_CONTROL a file of six int64, which all its processes and
  * the test share: how many reservations of space (fallocate) below the directory still succeed, how many
- * were asked for, and the same for mappings of its files. A negative number means: no limit.
+ * were asked for, and the same for mappings of its files and of the host's dynamic shared memory. A negative number means: no limit.
  *
  * The engine reserves all space by fallocate, and nothing else in the host does. Syncs are left out: nobody
  * pulls the plug.
@@ -26,6 +26,8 @@ struct scarce
 	int64_t		reservations;
 	int64_t		maps_left;
 	int64_t		maps;
+	int64_t		segments_left;
+	int64_t		segments;
 };
 
 static const char *data_dir;
@@ -51,7 +53,7 @@ scarce_init(void)
 }
 
 static bool
-is_data_file(int fd)
+is_below(int fd, const char *directory)
 {
 	char		link[64];
 	char		path[2048];
@@ -62,7 +64,13 @@ is_data_file(int fd)
 	snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
 	length = readlink(link, path, sizeof(path) - 1);
 	path[length > 0 ? length : 0] = '\0';
-	return strncmp(path, data_dir, strlen(data_dir)) == 0;
+	return strncmp(path, directory, strlen(directory)) == 0;
+}
+
+static bool
+is_data_file(int fd)
+{
+	return is_below(fd, data_dir);
 }
 
 /* Takes one of what is left; false if nothing is. */
@@ -92,6 +100,11 @@ void *
 mmap(void *address, size_t length, int protection, int flags, int fd, off_t offset)
 {
 	if (is_data_file(fd) && !take(&control->maps_left, &control->maps))
+	{
+		errno = ENOMEM;
+		return MAP_FAILED;
+	}
+	if (is_below(fd, "/dev/shm/PostgreSQL.") && !take(&control->segments_left, &control->segments))
 	{
 		errno = ENOMEM;
 		return MAP_FAILED;

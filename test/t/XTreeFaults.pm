@@ -65,14 +65,14 @@ sub scarce_start
 	return $control;
 }
 
-# From now on so many more reservations or maps are granted; -1: any number.
+# From now on so many more reservations, maps of files or segments of dynamic shared memory are granted; -1: any number.
 sub scarce
 {
 	my ($control, %left) = @_;
 
 	open my $file, -e $control ? '+<' : '+>', $control or die "$control: $!";
 	binmode $file;
-	syswrite $file, pack('q4', $left{reservations} // -1, 0, $left{maps} // -1, 0);
+	syswrite $file, pack('q6', $left{reservations} // -1, 0, $left{maps} // -1, 0, $left{segments} // -1, 0);
 	close $file;
 }
 
