@@ -1,5 +1,5 @@
 # Goal: a tablespace that is really full costs the statement that needed space, and nothing else.
-# Method: a table and its indexes on a file system of a few megabytes (run_tap_file mounts one where root may;
+# Method: a table and its indexes on a file system of a few megabytes (run_tap_file mounts one where it may;
 # SMALL_DISK names it). A file of other data leaves the indexes so little room that each statement in
 # turn fails, at another place for each amount; then the room is given back. The shim of 016_scarce.pl
 # refuses politely at every single growth; here the kernel does it, and a store to a page that was not
@@ -15,7 +15,7 @@ use XTreeFaults;
 use XTreeTest;
 
 my $disk = $ENV{SMALL_DISK};
-plan skip_all => 'no small file system could be mounted (that needs root and a mount namespace)' unless $disk;
+plan skip_all => 'no small file system could be mounted (that needs a mount namespace)' unless $disk;
 
 my $node = new_server('full', conf => "xtree.max_log_size = '512kB'\nxtree.flush_interval = '20ms'\n");
 mkdir "$disk/tablespace";

@@ -44,7 +44,9 @@ rm -rf "$CHECK"
 mkdir -p "$CHECK" "$BUILD/check" # The latter for the logs of what the suites build.
 say "== length $length, seed $TORTURE_SEED"
 
+begun=0
 begin() {
+	begun=$((begun + 1))
 	suite_passed=0
 	suite_failed=0
 	part_started=$(date +%s)
@@ -52,6 +54,7 @@ begin() {
 }
 
 end() {
+	begun=$((begun - 1))
 	[ $((suite_passed + suite_failed)) != 0 ] || { say "   no test ran"; suite_failed=1; }
 	passed=$((passed + suite_passed))
 	failed=$((failed + suite_failed))
@@ -196,6 +199,8 @@ for part in $TORTURE_PARTS; do
 	esac
 done
 [ -z "$servers" ] || run_servers "$servers"
+# An error of bash in a part would end it, and what was not counted would not have failed.
+[ "$begun" = 0 ] || { say "$begun parts did not run to their end"; failed=$((failed + begun)); }
 say "== finished in $(($(date +%s) - started)) s; logs are in build/torture"
 say "$passed passed, $failed failed"
 [ $failed = 0 ]
