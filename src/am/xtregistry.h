@@ -20,6 +20,8 @@
 /* Engine timelines kept; older ones are forgotten, and logs that still name them are broken. */
 #define XT_TIMELINES_MAX		2048
 #define XT_FOLD_WORKERS_MAX		16
+/* Databases that are prepared for copying at once; more only lose what their workers have to say. */
+#define XT_SETTLES_MAX			16
 /* Before any replay has been measured: 16,000 insertions of boxes, 3 us each. */
 #define XT_REPLAY_US_PER_MB_GUESS	50000
 /* Indexes that are broken without being marked so: places in a file, DO NOT CHANGE. */
@@ -85,6 +87,9 @@ typedef struct XtRegistry
 	/* Fold workers that run: process ids (0: free), and their databases. */
 	pg_atomic_uint32 fold_worker_pids[XT_FOLD_WORKERS_MAX];
 	pg_atomic_uint32 fold_worker_databases[XT_FOLD_WORKERS_MAX];
+	/* Databases that were prepared for copying so far, and the last of them with indexes that a backup kept from it. */
+	pg_atomic_uint64 settles;
+	pg_atomic_uint64 unsettled[XT_SETTLES_MAX];
 
 	/* Indexes that are broken, whatever their files say (xtlost.c); free places are zeros. */
 	slock_t		lost_mutex;

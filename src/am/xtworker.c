@@ -15,6 +15,7 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "catalog/pg_class.h"
+#include "commands/dbcommands.h"
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
@@ -37,12 +38,14 @@
 #define FOLD_WORKER_PAUSE_MS	5000
 /* What was dropped gives its shared memory back within this time, and after its sessions let go. */
 #define SWEEP_INTERVAL_MS		10000
-/* How long a worker tries to lock an index that is about to be copied. */
+/* How long a worker tries to lock, and to fold, an index that is about to be copied. */
 #define SETTLE_TRIES			50
 #define SETTLE_PAUSE_US			100000
 /* In bgw_extra: fold every index of the database, wanted or not; on standbys too. */
 #define FOLD_ALL				1
 #define FOLD_ALL_EVERYWHERE		2
+/* And there: the number of the copying, under which the worker says what it could not fold. */
+#define SETTLE_NUMBER_AT		8
 
 PGDLLEXPORT void XtFlusherMain(Datum arg);
 PGDLLEXPORT void XtFoldWorkerMain(Datum arg);
@@ -370,12 +373,29 @@ lock_to_settle(Oid relid)
 	return true;
 }
 
+/* Another fold may be at it. False: a base backup forbids it. */
+static bool
+fold_to_settle(Relation index)
+{
+	for (int tries = 0; xt_log_bytes(XtOpen(index)->index) > 0 && !XtFoldNow(index); tries++)
+	{
+		if (XtBackupRunning())
+			return false;
+		if (tries == SETTLE_TRIES)
+			break;
+		CHECK_FOR_INTERRUPTS();
+		pg_usleep(SETTLE_PAUSE_US);
+	}
+	return true;
+}
+
 /* Folds an index that has a log; see FOLD_ALL. */
 static void
 settle_one(Oid relid, bool log_it)
 {
 	Relation	index;
 	XtHandle   *handle;
+	uint64		number;
 
 	CHECK_FOR_INTERRUPTS();
 	StartTransactionCommand();
@@ -388,8 +408,11 @@ settle_one(Oid relid, bool log_it)
 		{
 			if (log_it && RelationNeedsWAL(index))
 				XtLogFold(index);
-			else if (xt_log_bytes(handle->index) > 0)
-				(void) XtFoldNow(index);
+			else if (!fold_to_settle(index))
+			{
+				memcpy(&number, MyBgworkerEntry->bgw_extra + SETTLE_NUMBER_AT, sizeof(number));
+				pg_atomic_write_u64(&xt_registry->unsettled[number % XT_SETTLES_MAX], number);
+			}
 			/* The copy may be made through buffers, which know nothing of what was stored since. */
 			XtDropHostBuffers(&handle->key);
 		}
@@ -466,6 +489,7 @@ XtSettleDatabase(Oid database, bool files)
 {
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle;
+	uint64		number;
 
 	if (!OidIsValid(database))
 		return;
@@ -473,6 +497,8 @@ XtSettleDatabase(Oid database, bool files)
 	describe_fold_worker(&worker, database);
 	worker.bgw_notify_pid = MyProcPid;
 	worker.bgw_extra[0] = files ? FOLD_ALL_EVERYWHERE : FOLD_ALL;
+	number = pg_atomic_add_fetch_u64(&xt_registry->settles, 1);
+	memcpy(worker.bgw_extra + SETTLE_NUMBER_AT, &number, sizeof(number));
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
 	{
 		ereport(WARNING,
@@ -481,6 +507,13 @@ XtSettleDatabase(Oid database, bool files)
 		return;
 	}
 	(void) WaitForBackgroundWorkerShutdown(handle);
+	/* Copied with their logs its indexes would be broken, where the database is moved the only ones. */
+	if (pg_atomic_read_u64(&xt_registry->unsettled[number % XT_SETTLES_MAX]) == number)
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot copy the xtree indexes of database \"%s\" while a base backup or pg_rewind is running",
+						get_database_name(database)),
+				 errhint("Try again when it has finished.")));
 }
 
 void
