@@ -51,9 +51,9 @@ Status OpenError(const char* path) {
   return Status::FromErrno(errno, "could not open file \"%s\"", path);
 }
 
-// What is written at a time lies in one large page of the cache where the file system has such: one
-// fault then maps all of it, but one store makes all of it dirty.
-constexpr size_t kZeros = 128 * 1024;
+// What is written at a time lies in one large page of the cache where the file system has such. The
+// first store of a process to a page of it visits all its blocks and makes all of it dirty.
+constexpr size_t kZeros = 16 * 1024;
 
 // Writes zeros over [offset, end). Returns 0 or errno.
 int WriteZeros(int fd, uint64_t offset, uint64_t end) {
