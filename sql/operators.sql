@@ -170,6 +170,34 @@ SELECT scan_difference('op_point', 'k IS NULL');
 SELECT scan_difference('op_point', 'k IS NOT NULL');
 SELECT scan_difference('op_point', 'k IS NULL AND k << ''(5,5)''');
 
+-- Rectangles, whose answer for polygons well inside them takes no look at the row, and polygons of four corners
+-- with the same bounding box that are none: bow ties, triangles, diamonds. Keys are small, and near to the edges.
+CREATE TABLE op_inside AS
+	SELECT i AS id, CASE i % 4
+		   WHEN 0 THEN polygon(box(at, at + point(size, size)))
+		   WHEN 1 THEN polygon(4, circle(at, size))
+		   WHEN 2 THEN format('(%s,%s,%s)', at, at + point(size, 0), at + point(0, size))::polygon
+		   ELSE format('(%s)', at)::polygon END AS k
+	FROM (SELECT i, point(some_coordinate(1), some_coordinate(1)) AS at,
+				 CASE WHEN i % 3 = 0 THEN 2e-6 ELSE random() END AS size
+		  FROM generate_series(1, 1000) i OFFSET 0) s;
+CREATE INDEX op_inside_k ON op_inside USING xtree (k);
+CREATE TEMP TABLE corners AS
+	SELECT i AS id, some_coordinate(1) AS x, some_coordinate(1) AS y, some_coordinate(1) AS u, some_coordinate(1) AS v
+	FROM generate_series(1, 40) i;
+SELECT shape, count(*) AS tried, bool_or(EXISTS (SELECT FROM op_inside WHERE k && q)) AS some_found,
+	   count(scan_difference('op_inside', format('k && %L', q))) AS differences,
+	   count(scan_difference('op_inside', format('k && %L AND k && %L', q, '((2,2),(2,8),(8,8),(8,2))'))) AS both
+FROM (SELECT shape, format(form, x, y, u, v)::polygon AS q
+	  FROM corners, (VALUES ('rectangle', '((%1$s,%2$s),(%1$s,%4$s),(%3$s,%4$s),(%3$s,%2$s))'),
+							('rectangle, turned', '((%1$s,%2$s),(%3$s,%2$s),(%3$s,%4$s),(%1$s,%4$s))'),
+							('bow tie', '((%1$s,%2$s),(%3$s,%4$s),(%1$s,%4$s),(%3$s,%2$s))'),
+							('bow tie, turned', '((%1$s,%2$s),(%1$s,%4$s),(%3$s,%2$s),(%3$s,%4$s))'),
+							('triangle', '((%1$s,%2$s),(%1$s,%4$s),(%3$s,%4$s),(%1$s,%2$s))'),
+							('edge there and back', '((%1$s,%2$s),(%1$s,%4$s),(%1$s,%2$s),(%3$s,%4$s))'),
+							('five corners', '((%1$s,%2$s),(%1$s,%4$s),(%3$s,%4$s),(%3$s,%2$s),(5,5))')) AS f (shape, form)) s
+GROUP BY shape ORDER BY shape;
+
 -- The commuted form: the argument on the left.
 SELECT scan_difference('op_point', 'box ''(0,0),(4,4)'' @> k');
 SELECT scan_difference('op_box', 'box ''(0,0),(4,4)'' @> k');
@@ -177,5 +205,5 @@ SELECT scan_difference('op_box', 'box ''(0,0),(4,4)'' @> k');
 SELECT xtree_check('op_point_k', true), xtree_check('op_box_k', true),
 	   xtree_check('op_circle_k', true), xtree_check('op_polygon_k', true);
 
-DROP TABLE op_point, op_box, op_circle, op_polygon, arguments, coordinates, results;
+DROP TABLE op_point, op_box, op_circle, op_polygon, op_inside, arguments, coordinates, results;
 DROP FUNCTION scan_difference, some_coordinate, some_point, some_box, some_circle, some_polygon;

@@ -5,7 +5,8 @@
  * with a tolerance (FPle and its kin, geo_decls.h), so each bound here is the *last double* on which
  * the host's own comparison says yes: found, not derived, since a + EPSILON rounds. Point and box
  * operators and the position operators of polygons are such comparisons and nothing else, so their
- * predicates are exact. Everything else gets a superset with a margin, and a recheck.
+ * predicates are exact. Everything else gets a superset with a margin, and a recheck, which rows whose box
+ * alone decides are spared (polygon_overlaps).
  *
  * A NaN in a query makes each comparison it takes part in false, and rows with a NaN in their key are
  * not in the main tree, so a predicate never meets one.
@@ -23,6 +24,9 @@
 #include "utils/geo_decls.h"
 
 #include "xtquery.h"
+
+/* Coordinates up to here meet no overflow in the products of slopes and coordinates of segments. */
+#define SURE_MAX			1.0e15
 
 /* --- Operators -------------------------------------------------------------------------------- */
 
@@ -189,7 +193,7 @@ circle_operator(XtQuery *query, Oid function, const CIRCLE *circle)
 	BOX			bound;
 	double		margin;
 
-	query->recheck = true;
+	XtRecheckAll(query);
 	if (!circle_is_finite(circle))
 		return;
 	margin = circle_bound(circle, &bound);
@@ -246,6 +250,53 @@ circle_operator(XtQuery *query, Oid function, const CIRCLE *circle)
 	}
 }
 
+/* Whether a polygon is a rectangle along the axes: each corner once, one after the other. */
+static bool
+polygon_is_rectangle(const POLYGON *polygon)
+{
+	const Point *p = polygon->p;
+	bool		first_level;	/* the first edge, and so the third */
+
+	if (polygon->npts != 4)
+		return false;
+	first_level = p[0].y == p[1].y;
+	for (int i = 0; i < 4; i++)
+	{
+		const Point *next = &p[(i + 1) % 4];
+		const bool	level = first_level == (i % 2 == 0);
+
+		if (level ? p[i].y != next->y || p[i].x == next->x : p[i].x != next->x || p[i].y == next->y)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * poly_overlap says yes if edges meet or point_inside finds the key's first corner in the query. If the
+ * query is a rectangle and the corner lies in it by more than EPSILON on every side, no comparison of
+ * point_inside is near its tolerance: it counts one crossing, that of the side to the right, and finds
+ * the corner inside. The key's box has all corners, so a key whose box lies so needs no look at the row.
+ * Coordinates that are too large for the host's arithmetic are left to it and its errors.
+ */
+static void
+polygon_overlaps(XtQuery *query, const POLYGON *polygon)
+{
+	const BOX  *bound = &polygon->boundbox;
+
+	query->recheck = true;
+	if (!polygon_is_rectangle(polygon) ||
+		!(fabs(bound->low.x) <= SURE_MAX && fabs(bound->low.y) <= SURE_MAX &&
+		  fabs(bound->high.x) <= SURE_MAX && fabs(bound->high.y) <= SURE_MAX))
+	{
+		XtRecheckAll(query);
+		return;
+	}
+	query->sure_lo[0] = Max(query->sure_lo[0], bound->low.x);
+	query->sure_lo[1] = Max(query->sure_lo[1], bound->low.y);
+	query->sure_hi[0] = Min(query->sure_hi[0], bound->high.x);
+	query->sure_hi[1] = Min(query->sure_hi[1], bound->high.y);
+}
+
 /* --- Scan keys -------------------------------------------------------------------------------- */
 
 static void
@@ -258,20 +309,20 @@ apply_polygon_key(XtQuery *query, Oid function, Datum argument)
 	{
 		case F_POLY_OVERLAP:
 			box_overlaps(query, bound);
-			query->recheck = true;
+			polygon_overlaps(query, polygon);
 			break;
 		case F_POLY_CONTAIN:
 			box_contains(query, bound);
-			query->recheck = true;
+			XtRecheckAll(query);
 			break;
 		case F_POLY_CONTAINED:
 			box_is_contained(query, bound);
-			query->recheck = true;
+			XtRecheckAll(query);
 			break;
 		case F_POLY_SAME:
 			/* Corresponding vertices are FPeq, so the extremes are. */
 			box_is_same(query, bound);
-			query->recheck = true;
+			XtRecheckAll(query);
 			break;
 		case F_PT_CONTAINED_POLY:
 			point_in_polygon(query, bound);
@@ -402,7 +453,7 @@ apply_key(XtQuery *query, ScanKey key)
 			circle_operator(query, function, DatumGetCircleP(key->sk_argument));
 			break;
 		default:
-			query->recheck = true;
+			XtRecheckAll(query);
 			break;
 	}
 }
@@ -428,6 +479,11 @@ XtBuildQuery(const XtSpec *spec, ScanKey keys, int nkeys, XtQuery *query)
 		query->predicate.lo_max[dim] = get_float8_infinity();
 		query->predicate.hi_min[dim] = -get_float8_infinity();
 		query->predicate.hi_max[dim] = get_float8_infinity();
+	}
+	for (int dim = 0; dim < XT_SURE_DIMS; dim++)
+	{
+		query->sure_lo[dim] = -get_float8_infinity();
+		query->sure_hi[dim] = get_float8_infinity();
 	}
 	query->predicate.nan_matches = false;
 	query->ordered = true;
@@ -460,6 +516,34 @@ XtBuildQuery(const XtSpec *spec, ScanKey keys, int nkeys, XtQuery *query)
 	}
 	if (!XtPredicateIsPossible(spec, &query->predicate))
 		query->ordered = false;
+}
+
+void
+XtRecheckAll(XtQuery *query)
+{
+	query->recheck = true;
+	query->sure_lo[0] = get_float8_infinity();
+}
+
+bool
+XtMayBeSure(const XtSpec *spec, const XtQuery *query)
+{
+	return query->recheck && spec->kind == XT_BOX && spec->dims == XT_SURE_DIMS &&
+		query->sure_lo[0] < query->sure_hi[0] && query->sure_lo[1] < query->sure_hi[1];
+}
+
+void
+XtMarkSure(const XtQuery *query, const double *lo, const double *hi, uint64 *record_ids, int count)
+{
+	for (int row = 0; row < count; row++, lo += XT_SURE_DIMS, hi += XT_SURE_DIMS)
+	{
+		bool		sure = true;
+
+		for (int dim = 0; dim < XT_SURE_DIMS; dim++)
+			sure &= lo[dim] - query->sure_lo[dim] > EPSILON && query->sure_hi[dim] - hi[dim] > EPSILON;
+		if (sure)
+			record_ids[row] |= XT_RECORD_SURE;
+	}
 }
 
 void

@@ -185,6 +185,9 @@ extern void XtFillSpec(Relation index, XtSpec *spec);
 extern bool XtFormKey(Relation index, const Datum *values, const bool *isnull, double *lo, double *hi);
 
 /* --- Queries (xtquery.c, xtorder.c) ----------------------------------------------------------- */
+/* Only operators of two dimensions leave rows that are sure. */
+#define XT_SURE_DIMS			2
+
 /*
  * What the conjunction of a scan's keys asks for. Rows are of three kinds: ordered (no coordinate of
  * the key is NaN; the main tree), unordered (some is) and NULL; a query may want any of them.
@@ -196,11 +199,20 @@ typedef struct XtQuery
 	bool		unordered;		/* these must be rechecked always: the engine cannot tell */
 	bool		nulls;
 	bool		filter;			/* the predicate lets through more than some keys, for XtFilter */
-	bool		recheck;		/* the predicate lets through more than the other keys do */
+	bool		recheck;		/* the predicate lets through more than the other keys do, */
+	double		sure_lo[XT_SURE_DIMS];	/* but not where the row's box lies within these bounds by more */
+	double		sure_hi[XT_SURE_DIMS];	/* than EPSILON */
 } XtQuery;
 
 /* REQUIRES: the keys are on the index's only column. Unknown functions restrict nothing. */
 extern void XtBuildQuery(const XtSpec *spec, ScanKey keys, int nkeys, XtQuery *query);
+/* No row is sure. */
+extern void XtRecheckAll(XtQuery *query);
+/* Whether some row that must be rechecked otherwise may be sure. */
+extern bool XtMayBeSure(const XtSpec *spec, const XtQuery *query);
+/* Marks the rows of a batch that need no recheck, in XT_RECORD_SURE of their record ids. */
+extern void XtMarkSure(const XtQuery *query, const double *lo, const double *hi, uint64 *record_ids,
+					   int count);
 /* The interval of one-dimensional XT_TREE_NULL that holds the unordered or the NULL rows. */
 extern void XtNullTreePredicate(bool unordered, XtPredicate *predicate);
 
@@ -245,7 +257,7 @@ extern void XtBuildOrder(const XtSpec *spec, ScanKey key, XtOrder *order);
 extern double XtDistanceBound(const XtSpec *spec, const XtOrder *order, double distance,
 							  const double *lo, const double *hi, bool *exact);
 
-/* xtsort.c: by heap page. `spare` has room for `count`, at most XT_SCAN_BATCH_MIN. */
+/* xtsort.c: by heap page, whatever the marks. `spare` has room for `count`, at most XT_SCAN_BATCH_MIN. */
 extern void XtSortByBlock(uint64 *record_ids, uint64 *spare, int count);
 
 /* --- Index-only scans (xtreturn.c) ------------------------------------------------------------- */
@@ -268,6 +280,10 @@ XtRecordId(ItemPointer tid)
 		ItemPointerGetOffsetNumberNoCheck(tid);
 }
 
+/* A mark on a record id in a scan's batch: the row needs no recheck. */
+#define XT_RECORD_SURE		(UINT64CONST(1) << 63)
+
+/* Takes no notice of the mark. */
 static inline void
 XtRecordTid(uint64 record_id, ItemPointer tid)
 {

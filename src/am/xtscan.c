@@ -57,7 +57,8 @@ typedef struct XtScanOpaqueData
 	bool		splits_unbounded;	/* STAGE_UNBOUNDED is used */
 	XtPredicate predicate;		/* of this stage */
 	bool		running;		/* the engine scan of this stage has begun */
-	bool		recheck;		/* rows of this stage */
+	bool		recheck;		/* rows of this stage, but for those marked as sure */
+	bool		marks_sure;		/* some may be, in the ordered stage */
 	uint32		nearest_batch;
 
 	/* The batch, and the next row of it to return. */
@@ -135,7 +136,7 @@ set_filter(IndexScanDesc scan)
 	{
 		/* Some operator class's own idea of these functions. */
 		so->query.filter = false;
-		so->query.recheck = true;
+		XtRecheckAll(&so->query);
 		return;
 	}
 	if (so->filter == NULL)
@@ -185,6 +186,7 @@ xtrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 		so->splits_unbounded = so->order.kind == XT_ORDER_BOX || so->order.kind == XT_ORDER_BOUND;
 		so->walks_nearest = so->splits_unbounded || so->order.kind == XT_ORDER_EXACT;
 	}
+	so->marks_sure = XtMayBeSure(spec, &so->query);
 	allocate_batch(scan, spec->dims);
 	MemoryContextSwitchTo(oldcontext);
 	so->nearest_batch = NEAREST_BATCH_MIN;
@@ -192,6 +194,10 @@ xtrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 }
 
 /* --- Batches ---------------------------------------------------------------------------------- */
+
+/* Keys that are looked at once and at once. */
+static double marked_lo[XT_SCAN_BATCH_MIN * XT_SURE_DIMS];
+static double marked_hi[XT_SCAN_BATCH_MIN * XT_SURE_DIMS];
 
 /* Moves to the next stage that can have rows, if there is one, and sets its predicate. */
 static bool
@@ -303,10 +309,14 @@ fetch_batch(IndexScanDesc scan)
 	const bool	ordered = so->stage == STAGE_ORDERED;	/* the other trees have no keys to look at */
 	const bool	nearest = ordered && so->walks_nearest;
 	const bool	filter = ordered && so->query.filter;
-	/* What looks at them: filters, index-only scans, and distances that are not exact as they are. */
-	const bool	keys = filter || (ordered && so->returns != NULL) ||
+	const bool	mark = ordered && so->marks_sure;
+	/* What looks at them: filters, marks, index-only scans, and distances not exact as they are. */
+	const bool	keys = filter || mark || (ordered && so->returns != NULL) ||
 		(nearest && so->order.kind != XT_ORDER_EXACT);
 	const bool	upper = keys && so->ref->handle->spec.kind == XT_BOX;
+	/* Marking needs the keys no longer than this call takes. */
+	double	   *lo = so->keys_lo != NULL ? so->keys_lo : marked_lo;
+	double	   *hi = so->keys_hi != NULL ? so->keys_hi : marked_hi;
 	uint32		capacity = XT_SCAN_BATCH_MIN;
 	XtError		error;
 	int			n;
@@ -320,7 +330,7 @@ fetch_batch(IndexScanDesc scan)
 	do
 	{
 		n = xt_scan_next(so->ref->scan, so->record_ids,
-						 keys ? so->keys_lo : NULL, upper ? so->keys_hi : NULL,
+						 keys ? lo : NULL, upper ? hi : NULL,
 						 nearest ? so->distances : NULL, capacity, false, &error);
 	} while (n == -1 && XtProvideMemory(so->ref->handle, &error));
 	if (n == XT_SCAN_AGAIN)
@@ -331,6 +341,8 @@ fetch_batch(IndexScanDesc scan)
 		return false;
 	if (filter)
 		n = XtFilterApply(so->filter, so->record_ids, so->keys_lo, nearest ? so->distances : NULL, n);
+	if (mark)
+		XtMarkSure(&so->query, lo, hi, so->record_ids, n);
 
 	/*
 	 * Rows of one heap page one after the other, so that it is pinned once. The order of the tree stays
@@ -368,12 +380,12 @@ next_batch(IndexScanDesc scan)
 	}
 }
 
-static bool
-must_recheck(IndexScanDesc scan)
+static inline bool
+must_recheck(IndexScanDesc scan, int row)
 {
 	XtScanOpaque so = (XtScanOpaque) scan->opaque;
 
-	return scan->numberOfKeys > 0 && so->recheck;
+	return scan->numberOfKeys > 0 && so->recheck && (so->record_ids[row] & XT_RECORD_SURE) == 0;
 }
 
 /* --- Plain and ordered scans ------------------------------------------------------------------ */
@@ -469,7 +481,7 @@ xtgettuple(IndexScanDesc scan, ScanDirection dir)
 			set_order_values(scan, so->next);
 		so->next++;
 	} while (so->returns != NULL && !set_index_tuple(scan, so->next - 1));
-	scan->xs_recheck = must_recheck(scan);
+	scan->xs_recheck = must_recheck(scan, so->next - 1);
 	return true;
 }
 
@@ -485,9 +497,15 @@ xtgetbitmap(IndexScanDesc scan, TIDBitmap *tbm)
 		so->tids = MemoryContextAlloc(so->context, sizeof(ItemPointerData) * XT_SCAN_BATCH_MIN);
 	while (next_batch(scan))
 	{
-		for (int i = 0; i < so->count; i++)
-			XtRecordTid(so->record_ids[i], &so->tids[i]);
-		tbm_add_tuples(tbm, so->tids, so->count, must_recheck(scan));
+		/* Pages of which all rows are sure are not rechecked. */
+		for (int start = 0, end; start < so->count; start = end)
+		{
+			const bool	recheck = must_recheck(scan, start);
+
+			for (end = start; end < so->count && must_recheck(scan, end) == recheck; end++)
+				XtRecordTid(so->record_ids[end], &so->tids[end]);
+			tbm_add_tuples(tbm, so->tids + start, end - start, recheck);
+		}
 		total += so->count;
 	}
 	return total;

@@ -13,7 +13,8 @@
 
 #define ST_SORT sort_record_ids
 #define ST_ELEMENT_TYPE uint64
-#define ST_COMPARE(a, b) (*(a) < *(b) ? -1 : *(a) > *(b))
+/* Without the mark. */
+#define ST_COMPARE(a, b) (*(a) << 1 < *(b) << 1 ? -1 : *(a) << 1 > *(b) << 1)
 #define ST_SCOPE static
 #define ST_DEFINE
 #include "lib/sort_template.h"
@@ -25,7 +26,7 @@
 static inline uint64
 block_of(uint64 record_id)
 {
-	return record_id >> 16;
+	return (record_id & ~XT_RECORD_SURE) >> 16;
 }
 
 void
