@@ -36,6 +36,7 @@ OBJS = \
 	src/am/xtbuild.o \
 	src/am/xtcompare.o \
 	src/am/xtcost.o \
+	src/am/xtextent.o \
 	src/am/xtfiles.o \
 	src/am/xtfilter.o \
 	src/am/xtfold.o \

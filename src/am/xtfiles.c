@@ -85,6 +85,33 @@ XtForEachLogFile(const XtRelKey *key, void (*visit) (const char *name, int segme
 	for_each_file(XtLogPath(key), visit);
 }
 
+static bool
+is_there(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0;
+}
+
+bool
+XtFilesAreGone(const XtRelKey *key)
+{
+	char		place[MAXPGPATH];
+	char	   *path = XtDataPath(key);
+	bool		there = is_there(path);
+
+	pfree(path);
+	if (there)
+		return false;
+	if (key->tablespace == DEFAULTTABLESPACE_OID)
+		return true;
+	snprintf(place, sizeof(place), "pg_tblspc/%u", key->tablespace);
+	if (!is_there(place))
+		return true;
+	strlcat(place, "/" TABLESPACE_VERSION_DIRECTORY, sizeof(place));
+	return is_there(place);
+}
+
 static void
 empty_file(const char *name, int segment)
 {

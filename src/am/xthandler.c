@@ -73,6 +73,7 @@ xtree_shmem_startup(void)
 		XtTimelineStartup();
 		XtLostStartup();
 		XtScrubStartup();
+		XtExtentStartup();
 	}
 	LWLockRelease(AddinShmemInitLock);
 }

@@ -14,10 +14,8 @@
 #include "xtregistry.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
-#include "catalog/pg_tablespace_d.h"
 #include "common/relpath.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
@@ -161,31 +159,6 @@ XtFound(const XtRelKey *key)
 }
 
 /* --- Startup ------------------------------------------------------------------------------------ */
-static bool
-is_there(const char *path)
-{
-	struct stat st;
-
-	return lstat(path, &st) == 0;
-}
-
-/* Whether the index was dropped, and not its device left unmounted. */
-static bool
-is_gone(const XtRelKey *key, const char *path)
-{
-	char		place[MAXPGPATH];
-
-	if (is_there(path))
-		return false;
-	if (key->tablespace == DEFAULTTABLESPACE_OID)
-		return true;
-	snprintf(place, sizeof(place), "pg_tblspc/%u", key->tablespace);
-	if (!is_there(place))
-		return true;
-	strlcat(place, "/" TABLESPACE_VERSION_DIRECTORY, sizeof(place));
-	return is_there(place);
-}
-
 /* The index either says itself that it is broken, or goes on the list. */
 static void
 read_note(int place, const XtNote *note)
@@ -205,7 +178,7 @@ read_note(int place, const XtNote *note)
 	xt_registry->lost_noted[place] = true;
 	pg_atomic_fetch_add_u32(&xt_registry->lost_count, 1);
 	path = XtDataPath(&key);
-	if (is_gone(&key, path) || XtMarkFile(path, &error))
+	if (XtFilesAreGone(&key) || XtMarkFile(path, &error))
 		XtFound(&key);
 	else
 		ereport(WARNING,

@@ -261,8 +261,12 @@ load_locked(XtHandle *handle, XtError *error)
 			XtSharedReset(shared);
 			return false;
 		}
-		if (!xt_load(handle->index, &policy, XT_LOAD_BATCH, &done, error) &&
-			!XtProvideMemory(handle, error))
+		if (xt_load(handle->index, &policy, XT_LOAD_BATCH, &done, error) ||
+			XtProvideMemory(handle, error))
+			continue;
+		if (error->code == XT_NEED_FORGET && XtExtentForget(&handle->key, error))
+			memset(&policy.held, 0, sizeof(policy.held));
+		else
 		{
 			XtSharedReset(shared);
 			return false;
@@ -283,6 +287,9 @@ load_locked(XtHandle *handle, XtError *error)
 	}
 	if (DataChecksumsEnabled())
 		XtStampTouched(handle);
+	/* So that the flusher notes what it holds. */
+	if (xt_log_bytes(handle->index) > 0)
+		pg_atomic_write_u32(&shared->log_dirty, 1);
 	/* Where nothing was replayed there is nothing yet to be found after a crash. */
 	if (noted && xt_log_bytes(handle->index) == 0)
 		XtScrubForgetChange(shared);

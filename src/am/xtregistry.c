@@ -354,6 +354,8 @@ XtRegistrySweep(void)
 		pg_atomic_write_u32(&shared->gone, 1);
 		if (shared->noted)
 			XtScrubForgetChange(shared);
+		if (shared->key.backend == InvalidBackendId)
+			XtExtentRemove(&shared->key);
 		dshash_delete_current(&status);
 		XtSharedRelease(shared);
 	}

@@ -24,6 +24,10 @@
 #define XT_SETTLES_MAX			16
 /* Before any replay has been measured: 16,000 insertions of boxes, 3 us each. */
 #define XT_REPLAY_US_PER_MB_GUESS	50000
+/* How the server starts: */
+#define XT_START_REPLAYS		1	/* it will replay WAL */
+#define XT_START_CRASHED		2	/* transactions may not have ended: it was not stopped in good order */
+#define XT_START_COPIED			4	/* from a backup_label */
 /* Indexes that are broken without being marked so: places in a file, DO NOT CHANGE. */
 #define XT_LOST_MAX				1024
 
@@ -97,7 +101,8 @@ typedef struct XtRegistry
 	XtRelKey	lost[XT_LOST_MAX];
 	bool		lost_noted[XT_LOST_MAX];
 
-	/* Constant after startup: engine timelines (xttimeline.c). */
+	/* Constant after startup: how the server started, and engine timelines (xttimeline.c). */
+	uint32		start;			/* XT_START_* */
 	uint32		timeline;
 	uint32		timeline_count;
 	XtTimelineEnd timelines[XT_TIMELINES_MAX];
@@ -161,6 +166,8 @@ extern void XtForEachDataFile(const XtRelKey *key, void (*visit) (const char *na
 extern void XtForEachLogFile(const XtRelKey *key, void (*visit) (const char *name, int segment));
 /* Whether the data file's superblocks name another relation, or place: nobody has opened it here yet. */
 extern bool XtFileIsForeign(const XtRelKey *key);
+/* Whether the index was dropped, and not its device left unmounted. */
+extern bool XtFilesAreGone(const XtRelKey *key);
 /* Truncates the data files to nothing: those of a build that failed. */
 extern void XtEmptyFiles(const XtRelKey *key);
 /* Marks the superblocks broken, with their checksums; durable when it returns true. Raises nothing. */
@@ -249,6 +256,17 @@ extern bool XtImagesMayReplay(XtShared *shared);
  * to be copied as such, on standbys too, and not through the WAL. */
 extern void XtSettleDatabase(Oid database, bool files);
 extern void XtStopFoldWorkers(Oid database);
+
+/* xtextent.c: notes on disk of what logs have been synced with */
+/* What the log held when all its files were synced after that. Raises nothing. */
+extern void XtExtentWrite(const XtRelKey *key, const XtLogExtent *extent);
+/* What is known; no bytes: nothing. Raises nothing. */
+extern void XtExtentRead(const XtRelKey *key, XtLogExtent *extent);
+/* Before the log is shortened: durable when it returns true. Raises nothing. */
+extern bool XtExtentForget(const XtRelKey *key, XtError *error);
+/* The index is gone. */
+extern void XtExtentRemove(const XtRelKey *key);
+extern void XtExtentStartup(void);
 
 /* xtscrub.c */
 /* A build is about to store blocks without checksums; has ended. */

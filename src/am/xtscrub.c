@@ -26,8 +26,6 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
-#include "catalog/pg_control.h"
-#include "common/controldata_utils.h"
 #include "common/file_perm.h"
 #include "miscadmin.h"
 #include "port/pg_crc32c.h"
@@ -237,20 +235,6 @@ scrub_segment(const char *name, int segment)
 				 errmsg("could not write checksums to file \"%s\": %m", name)));
 }
 
-/* Whether the server was stopped in good order, and is not a copy: then all transactions have ended. */
-static bool
-stopped_in_order(void)
-{
-	struct stat st;
-	bool		crc_ok;
-	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
-	bool		stopped = crc_ok && (control->state == DB_SHUTDOWNED ||
-									 control->state == DB_SHUTDOWNED_IN_RECOVERY);
-
-	pfree(control);
-	return stopped && stat(BACKUP_LABEL_FILE, &st) != 0;
-}
-
 /* In the postmaster, before any other process can use the files. */
 void
 XtScrubStartup(void)
@@ -262,7 +246,8 @@ XtScrubStartup(void)
 
 	if (stat(NOTES_DIRECTORY, &st) != 0)
 		return;
-	scrub = DataChecksumsEnabled() && !stopped_in_order();
+	scrub = DataChecksumsEnabled() &&
+		(xt_registry->start & (XT_START_CRASHED | XT_START_COPIED)) != 0;
 	directory = AllocateDir(NOTES_DIRECTORY);
 	while ((entry = ReadDirExtended(directory, NOTES_DIRECTORY, LOG)) != NULL)
 	{

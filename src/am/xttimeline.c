@@ -181,13 +181,13 @@ read_backup_label(uint64 *redo, bool *rewound)
 	return true;
 }
 
-/* Whether this start will replay WAL, from where, and whether on files that pg_rewind has mixed. */
-static bool
-will_replay(uint64 *redo, bool *rewound)
+/* How this start is, from where it will replay WAL, and whether on files that pg_rewind has mixed. */
+static uint32
+kind_of_start(uint64 *redo, bool *rewound)
 {
 	ControlFileData *control;
 	bool		crc_ok;
-	bool		replay;
+	uint32		start = 0;
 
 	control = get_controlfile(DataDir, &crc_ok);
 	if (!crc_ok)
@@ -195,10 +195,15 @@ will_replay(uint64 *redo, bool *rewound)
 				(errcode(ERRCODE_DATA_CORRUPTED),
 				 errmsg("incorrect checksum in control file")));
 	*redo = control->checkPointCopy.redo;
-	replay = control->state != DB_SHUTDOWNED ||
-		file_exists(STANDBY_SIGNAL) || file_exists(RECOVERY_SIGNAL);
+	if (control->state != DB_SHUTDOWNED ||
+		file_exists(STANDBY_SIGNAL) || file_exists(RECOVERY_SIGNAL))
+		start |= XT_START_REPLAYS;
+	if (control->state != DB_SHUTDOWNED && control->state != DB_SHUTDOWNED_IN_RECOVERY)
+		start |= XT_START_CRASHED;
 	pfree(control);
-	return read_backup_label(redo, rewound) || replay;
+	if (read_backup_label(redo, rewound))
+		start |= XT_START_REPLAYS | XT_START_COPIED;
+	return start;
 }
 
 /* shmem_startup_hook, before any process can append: in the postmaster, or in a single-user server. */
@@ -208,18 +213,17 @@ XtTimelineStartup(void)
 	uint64		redo = 0;
 	uint32		now = (uint32) time(NULL);
 	bool		rewound = false;
-	bool		replay;
 	bool		known;
 
 	if (IsBootstrapProcessingMode())
 		return;
 	known = read_history();
-	replay = will_replay(&redo, &rewound);
+	xt_registry->start = kind_of_start(&redo, &rewound);
 	if (rewound)
 		XtDistrustRewound();
 	if (!known)
 		xt_registry->timeline = now;
-	else if (replay)
+	else if (xt_registry->start & XT_START_REPLAYS)
 	{
 		XtTimelineEnd *end;
 
@@ -262,4 +266,5 @@ XtFillLoadPolicy(const XtRelKey *key, XtLoadPolicy *policy)
 	 */
 	policy->lsn_max = RecoveryInProgress() ? PG_UINT64_MAX : GetXLogInsertRecPtr();
 	XtFillIdentity(key, &policy->identity);
+	XtExtentRead(key, &policy->held);
 }

@@ -490,6 +490,7 @@ redo_built(XLogReaderState *record)
 	ForkNumber	forks[2] = {MAIN_FORKNUM, VISIBILITYMAP_FORKNUM};
 	BlockNumber blocks[2];
 	RelFileNodeBackend node;
+	XtError		error;
 
 	memcpy(&built, XLogRecGetData(record), SizeOfXtreeBuilt);
 	node.node = built.node;
@@ -497,6 +498,9 @@ redo_built(XLogReaderState *record)
 	XtKeyOfNode(&built.node, &key);
 	/* What is cut must not be needed by a recovery that ends before this record. */
 	XLogFlush(record->EndRecPtr);
+	if (!XtExtentForget(&key, &error))
+		ereport(ERROR,
+				(errcode(XtSqlState(error.code)), errmsg_internal("%s", error.message)));
 
 	/* Nobody can be using the index: the build holds an exclusive lock on it, or it is new. */
 	XtForget(&key);

@@ -38,6 +38,9 @@
 #define FOLD_WORKER_PAUSE_MS	5000
 /* What was dropped gives its shared memory back within this time, and after its sessions let go. */
 #define SWEEP_INTERVAL_MS		10000
+/* How long the flusher waits, when the server stops, for others to close their indexes. */
+#define LAST_ROUNDS_MAX			1000
+#define LAST_ROUND_MS			10
 /* How long a worker tries to lock, and to fold, an index that is about to be copied. */
 #define SETTLE_TRIES			50
 #define SETTLE_PAUSE_US			100000
@@ -51,11 +54,22 @@ PGDLLEXPORT void XtFlusherMain(Datum arg);
 PGDLLEXPORT void XtFoldWorkerMain(Datum arg);
 
 /* --- Flusher ---------------------------------------------------------------------------------- */
+/* A log that is being synced, its files the paths up to this one. */
+typedef struct FlushLog
+{
+	XtRelKey	key;
+	XtLogExtent extent;			/* what the sync will cover */
+	int			paths_end;
+} FlushLog;
+
 typedef struct FlushState
 {
 	const char **paths;
 	int			count;
 	int			allocated;
+	List	   *logs;			/* FlushLog, in the order of their paths */
+	bool		last;			/* the server stops */
+	bool		in_use;			/* and others still have indexes open */
 	Oid			fold_databases[16]; /* in which some index wants a fold */
 	int			fold_count;
 } FlushState;
@@ -92,6 +106,43 @@ note_dirty_file(FlushState *state, const char *path)
 	state->paths[state->count++] = path;
 }
 
+/* What the log holds at this moment. False: somebody is changing the index. */
+static bool
+read_extent(XtShared *shared, XtLogExtent *extent)
+{
+	memset(extent, 0, sizeof(*extent));
+	if (!LWLockConditionalAcquire(&shared->lock, LW_EXCLUSIVE))
+		return false;
+	if (pg_atomic_read_u32(&shared->state) == XT_STATE_LOADED)
+		xt_log_extent(dsa_get_address(XtGetArea(), shared->index_shared), extent);
+	LWLockRelease(&shared->lock);
+	return true;
+}
+
+static void
+note_dirty_log(FlushState *state, XtShared *shared)
+{
+	char	   *path = XtLogPath(&shared->key);
+	FlushLog   *log = palloc(sizeof(FlushLog));
+	struct stat st;
+
+	log->key = shared->key;
+	if (!read_extent(shared, &log->extent))
+		pg_atomic_write_u32(&shared->log_dirty, 1); /* noted in a later round */
+	note_dirty_file(state, path);
+	/* Files of 1 GB, as all of the host's. */
+	for (int segment = 1;; segment++)
+	{
+		char	   *next = psprintf("%s.%d", path, segment);
+
+		if (stat(next, &st) != 0 || st.st_size == 0)
+			break;
+		note_dirty_file(state, next);
+	}
+	log->paths_end = state->count;
+	state->logs = lappend(state->logs, log);
+}
+
 /* All of them: were a round limited, logs at the end of the registry would never have their turn. */
 static bool
 flusher_visit(XtShared *shared, void *arg)
@@ -100,34 +151,25 @@ flusher_visit(XtShared *shared, void *arg)
 
 	if (shared->key.backend != InvalidBackendId)
 		return true;
+	/* The registry has a reference, and this visit. */
+	if (pg_atomic_read_u32(&shared->refs) > 2)
+		state->in_use = true;
 	if (XtLogIsOld(shared))
 		pg_atomic_write_u32(&shared->fold_wanted, 1);
 	if (pg_atomic_read_u32(&shared->fold_wanted) != 0 && !XtImagesMayReplay(shared))
 		note_fold_database(state, shared->key.database);
-	if (xtree_flush_interval_ms > 0 &&
+	if ((xtree_flush_interval_ms > 0 || state->last) &&
 		pg_atomic_exchange_u32(&shared->log_dirty, 0) != 0)
-	{
-		char	   *path = XtLogPath(&shared->key);
-		struct stat st;
-
-		note_dirty_file(state, path);
-		/* Files of 1 GB, as all of the host's. */
-		for (int segment = 1;; segment++)
-		{
-			char	   *next = psprintf("%s.%d", path, segment);
-
-			if (stat(next, &st) != 0 || st.st_size == 0)
-				break;
-			note_dirty_file(state, next);
-		}
-	}
+		note_dirty_log(state, shared);
 	return true;
 }
 
 static void
 flush_logs(FlushState *state)
 {
-	int		   *status = palloc(sizeof(int) * Max(state->count, 1));
+	int		   *status = palloc0(sizeof(int) * Max(state->count, 1));
+	ListCell   *lc;
+	int			file = 0;
 
 	if (state->count > 0 && enableFsync)
 	{
@@ -144,6 +186,41 @@ flush_logs(FlushState *state)
 						 errmsg("could not fsync file \"%s\"", state->paths[i])));
 		}
 	}
+	foreach(lc, state->logs)
+	{
+		FlushLog   *log = lfirst(lc);
+		bool		synced = log->extent.bytes > 0;
+
+		for (; file < log->paths_end; file++)
+			synced &= status[file] == XT_OK;
+		if (synced)
+			XtExtentWrite(&log->key, &log->extent);
+	}
+}
+
+/* One round: true if others have indexes open. */
+static bool
+flush(bool last, FlushState *state)
+{
+	memset(state, 0, sizeof(*state));
+	state->last = last;
+	XtRegistryForEach(flusher_visit, state);
+	flush_logs(state);
+	return state->in_use;
+}
+
+/*
+ * The server stops, and what it has to write after this is the last that these logs will hold: so the notes
+ * of it wait for the last who may append.
+ */
+static void
+flush_the_last(void)
+{
+	FlushState	state;
+
+	for (int i = 0; flush(true, &state) && i < LAST_ROUNDS_MAX; i++)
+		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LAST_ROUND_MS,
+						 PG_WAIT_EXTENSION);
 }
 
 static void
@@ -242,15 +319,13 @@ XtFlusherMain(Datum arg)
 
 	while (!ShutdownRequestPending)
 	{
-		FlushState *state;
+		FlushState	state;
 		MemoryContext oldcontext = MemoryContextSwitchTo(context);
 
-		state = palloc0(sizeof(FlushState));
-		XtRegistryForEach(flusher_visit, state);
-		flush_logs(state);
+		(void) flush(false, &state);
 		if (!XtBackupRunning())
-			for (int i = 0; i < state->fold_count; i++)
-				launch_fold_worker(state->fold_databases[i]);
+			for (int i = 0; i < state.fold_count; i++)
+				launch_fold_worker(state.fold_databases[i]);
 		if (TimestampDifferenceExceeds(swept, GetCurrentTimestamp(), SWEEP_INTERVAL_MS))
 		{
 			XtRegistrySweep();
@@ -270,7 +345,9 @@ XtFlusherMain(Datum arg)
 		}
 		CHECK_FOR_INTERRUPTS();
 	}
-	proc_exit(0);
+	flush_the_last();
+	/* The postmaster would not start it again after 0, should somebody have terminated it. */
+	proc_exit(1);
 }
 
 /* --- Fold worker ------------------------------------------------------------------------------ */

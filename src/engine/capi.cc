@@ -14,6 +14,7 @@ using namespace xtree::capi;  // NOLINT
 
 static_assert(XT_INTERNAL == static_cast<int>(Code::kInternal));
 static_assert(XT_CANCELLED == static_cast<int>(Code::kCancelled));
+static_assert(XT_NEED_FORGET == static_cast<int>(Code::kNeedForget));
 static_assert(XT_NEED_MEMORY == static_cast<int>(Code::kNeedMemory));
 static_assert(XT_DIMS_MAX == kDimsMax && XT_TREES == kTrees && XT_LEVELS_MAX == kTreeLevelsMax);
 static_assert(XT_SCAN_BATCH_MIN == kScanBatchMin);
@@ -162,6 +163,7 @@ bool xt_load(XtIndex* index, const XtLoadPolicy* policy, uint32_t ops_max, bool*
     load.timeline_count = policy->timeline_count;
     load.lsn_max = policy->lsn_max;
     load.identity = ToIdentity(&policy->identity);
+    load.held = LogExtent{policy->held.capture_id, policy->held.end_mark, policy->held.bytes};
     return index->store.LoadStep(load, ops_max, done);
   });
 }
@@ -341,6 +343,13 @@ uint32_t xt_log_file_segment(const XtIndex* index) noexcept {
 }
 
 uint64_t xt_log_bytes(const XtIndex* index) noexcept { return index->store.log_bytes(); }
+
+void xt_log_extent(const void* index_shared, XtLogExtent* extent) noexcept {
+  const auto* shared = static_cast<const IndexShared*>(index_shared);
+  extent->capture_id = shared->capture.capture_id;
+  extent->end_mark = shared->log.end_mark.load(std::memory_order_relaxed);
+  extent->bytes = shared->log.bytes.load(std::memory_order_relaxed);
+}
 
 void xt_track_touched(XtIndex* index, bool enabled) noexcept {
   index->store.TrackTouched(enabled);

@@ -37,7 +37,7 @@ typedef enum XtErrorCode
 {
 	XT_OK = 0, XT_INVALID_ARGUMENT = 1, XT_NOT_FOUND = 2, XT_CORRUPTION = 3, XT_IO_ERROR = 4,
 	XT_NO_SPACE = 5, XT_OUT_OF_MEMORY = 6, XT_NEED_MEMORY = 7, XT_UNSUPPORTED = 8, XT_BROKEN = 9,
-	XT_BUSY = 10, XT_INTERNAL = 11, XT_CANCELLED = 12
+	XT_BUSY = 10, XT_INTERNAL = 11, XT_CANCELLED = 12, XT_NEED_FORGET = 13
 } XtErrorCode;
 
 typedef struct XtError
@@ -94,6 +94,14 @@ typedef struct XtTimelineEnd
 	uint64_t	end_lsn;		/* records of that timeline count up to here */
 } XtTimelineEnd;
 
+/* What the log of a capture holds: `bytes` of records up to a position. */
+typedef struct XtLogExtent
+{
+	uint64_t	capture_id;
+	uint64_t	end_mark;
+	uint64_t	bytes;
+} XtLogExtent;
+
 typedef struct XtLoadPolicy
 {
 	uint32_t	current_timeline;
@@ -101,6 +109,8 @@ typedef struct XtLoadPolicy
 	const XtTimelineEnd *timelines;
 	uint64_t	lsn_max;		/* a capture LSN beyond this is broken */
 	XtIdentity	identity;
+	XtLogExtent held;			/* what the log was synced with, later than anything that shortened it: if it
+								 * holds less, the index is broken; no bytes: nothing is known */
 } XtLoadPolicy;
 
 typedef struct XtRuntime XtRuntime; /* one per process */
@@ -153,7 +163,9 @@ XT_API uint32_t xt_chunk_refs(const void *index_shared, uint64_t *refs, uint32_t
 XT_API bool xt_create(XtIndex *index, const XtSpec *spec, const XtIdentity *identity,
 					  uint32_t timeline, XtError *error) XT_NOEXCEPT;
 /* W. Superblock, object table, log; of the log at most `ops_max` operations a call. Call it until `done`,
- * without giving up W. Repeats after XT_NEED_MEMORY. XT_NOT_FOUND: no or empty file. */
+ * without giving up W. Repeats after XT_NEED_MEMORY. XT_NOT_FOUND: no or empty file. XT_NEED_FORGET: records
+ * that do not count are about to be erased; see to it that what `held` says is never said again, then repeat
+ * with nothing. */
 XT_API bool xt_load(XtIndex *index, const XtLoadPolicy *policy, uint32_t ops_max, bool *done,
 					XtError *error) XT_NOEXCEPT;
 /* The two superblock pages of an empty index, for an init fork: writes 2 * 8192 bytes. */
@@ -220,6 +232,9 @@ XT_API void xt_discard(XtIndex *index) XT_NOEXCEPT;
 /* W. 1 GiB segment of the log file that the last apply wrote to, for the host's sync request. */
 XT_API uint32_t xt_log_file_segment(const XtIndex *index) XT_NOEXCEPT;
 XT_API uint64_t xt_log_bytes(const XtIndex *index) XT_NOEXCEPT;
+/* W, without a handle, of a loaded index: what its log holds. Once the log's files have been synced after this,
+ * that may be said to xt_load. */
+XT_API void xt_log_extent(const void *index_shared, XtLogExtent *extent) XT_NOEXCEPT;
 
 /* Pages that changes have touched since the last drain, for the host's page checksums. Tracking is
  * off until enabled. The caller sets LSN and checksum; the engine's own CRC covers neither. Until then

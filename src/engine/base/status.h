@@ -28,6 +28,7 @@ enum class Code : uint8_t {
   kBusy = 10,
   kInternal = 11,
   kCancelled = 12,   // The caller's flag said so (tree/bulk_loader.h).
+  kNeedForget = 13,  // What is remembered of a log must be forgotten first (log_reader.h); then retry.
 };
 
 class [[nodiscard]] Status {

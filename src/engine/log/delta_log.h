@@ -65,6 +65,12 @@ inline constexpr uint64_t LogMark(uint64_t sequence, uint32_t position) {
 inline constexpr uint32_t LogPosition(uint32_t block, uint32_t offset) {
   return block << 16 | offset;
 }
+// What the log of a capture holds: `bytes` of frames up to a position.
+struct LogExtent {
+  uint64_t capture_id;
+  uint64_t end_mark;
+  uint64_t bytes;
+};
 // CRC over the fields of a log block's header that say where it belongs (kept in header.tree).
 uint32_t LogHeaderCrc(const BlockHeader& header);
 // CRC of a frame of `bytes` bytes in a segment of this sequence.

@@ -243,6 +243,7 @@ Status LogReader::Scan(const LoadPolicy& policy) {
   bool broken_off = false;      // Something is missing; what follows counts no more, or proves damage.
   uint64_t missing_at = 0;      // Where that is.
   uint64_t pending_frames = 0, pending_bytes = 0;  // Since the last commit frame.
+  uint64_t held_bytes = 0;      // Of what is expected.
   for (;;) {
     const uint64_t before = cursor.end_mark;
     const Step step = StepForward(&cursor, &record);
@@ -253,6 +254,7 @@ Status LogReader::Scan(const LoadPolicy& policy) {
       continue;
     }
     pending_bytes += record.payload_bytes + sizeof(LogFrame);
+    if (record.end_mark <= held_.end_mark) held_bytes += record.payload_bytes + sizeof(LogFrame);
     if (policy.host) {
       if (record.type == OpType::kCommit) continue;
       bool counts;
@@ -277,6 +279,11 @@ Status LogReader::Scan(const LoadPolicy& policy) {
     pending_bytes = 0;
     end_mark_ = record.end_mark;
   }
+  if (held_bytes < held_.bytes) {
+    return Status::Make(Code::kBroken,
+                        "log file \"%s\" lacks records that it held: %" PRIu64 " of %" PRIu64 " bytes are left",
+                        log_->windows_.path().c_str(), held_bytes, held_.bytes);
+  }
   return Status::Ok();
 }
 
@@ -292,6 +299,12 @@ bool LogReader::Next(const LoadPolicy& policy, LogRecord* record) {
   }
 }
 
+Status LogReader::MayShorten() const {
+  if (held_.bytes == 0) return Status::Ok();
+  return Status::Make(Code::kNeedForget, "log file \"%s\" is about to be shortened",
+                      log_->windows_.path().c_str());
+}
+
 // Zeroes everything from the end mark on, in one segment.
 Status LogReader::EraseTail(const Segment& segment, bool* erased) {
   const uint32_t first = segment.number * kLogSegmentBlocks;
@@ -303,6 +316,7 @@ Status LogReader::EraseTail(const Segment& segment, bool* erased) {
     const uint32_t offset = static_cast<uint32_t>(end_mark_) & 0xffff;
     auto* address = reinterpret_cast<std::byte*>(BlockAt(segment, block));
     if (!AllZero(address + offset, kBlockBytes - offset)) {
+      XT_RETURN_IF_ERROR(MayShorten());
       MarkUnstamped(BlockAt(segment, block));
       std::memset(address + offset, 0, kBlockBytes - offset);
       log_->NoteTouched(BlockAt(segment, block));
@@ -317,6 +331,7 @@ Status LogReader::EraseTail(const Segment& segment, bool* erased) {
     break;
   }
   if (dirty == count) return Status::Ok();
+  XT_RETURN_IF_ERROR(MayShorten());
   *erased = true;
   return log_->fs_->Punch(log_->windows_.SegmentPath(first / kWindowBlocks).c_str(),
                           uint64_t{(first + dirty) % kWindowBlocks} * kBlockBytes,

@@ -6,7 +6,8 @@
 //   standalone: a later commit frame that was written after a sync had covered the place;
 //   host:       a later frame that counts: its LSN is at or below the redo point, where the host has
 //               synced the log, and whatever lies before it had been appended, whole, by then.
-// A flip in what the very last sync covered cannot be told from a torn end and ends the log there.
+// A flip in what the very last sync covered cannot be told from a torn end and ends the log there, unless
+// it is known from elsewhere what the log has held (Expect).
 //
 // Threads: one. Under the index's writer lock.
 #pragma once
@@ -34,6 +35,7 @@ struct LoadPolicy {
   uint32_t timeline_count = 0;
   uint64_t lsn_max = ~uint64_t{0};  // A capture LSN beyond it (the end of WAL) is kBroken.
   Identity identity{};              // Compared with the superblock's when host.
+  LogExtent held{};                 // Host: what the log of that capture has been synced with.
 };
 
 struct LogRecord {
@@ -54,13 +56,17 @@ class LogReader {
   // Finds the segments from `start_seq` on. A first segment that builds on another capture than
   // `capture_id` is kBroken. kCorruption names file and block of a damaged header.
   Status Open(uint64_t start_seq, uint64_t capture_id);
+  // The log was once synced with this, and has not been shortened since. Scan then finds kBroken where it holds
+  // less, and Finish returns kNeedForget before it shortens it. Without bytes: nothing is known.
+  void Expect(const LogExtent& held) { held_ = held; }
   // Reads everything once: finds the end of what counts, and damage before it.
   Status Scan(const LoadPolicy& policy);
   // The next operation that counts, from the first on; false at the end. After Scan.
   bool Next(const LoadPolicy& policy, LogRecord* record);
   // Erases what lies behind the end, durably, so that frames which do not count now cannot be
   // adopted by what is appended later, and lets the log go on after the end. Idempotent: a crash
-  // inside leaves frames that still do not count.
+  // inside leaves frames that still do not count. kNeedForget: whoever remembers what the log held must have
+  // forgotten it, durably, before this is called again, expecting nothing.
   Status Finish();
 
   // Whether nothing was ever appended at or after the start. After Open.
@@ -94,6 +100,7 @@ class LogReader {
   bool LacksHeader(const Segment& segment, uint32_t block) const;
   Status Counts(const LogRecord& record, const LoadPolicy& policy, bool* counts) const;
   Status Damaged(uint64_t mark) const;
+  Status MayShorten() const;
   Status EraseTail(const Segment& segment, bool* erased);
 
   DeltaLog* const log_;
@@ -102,6 +109,7 @@ class LogReader {
   std::vector<Segment> segments_;  // In sequence order.
   std::vector<uint32_t> headerless_;  // Places of segments without any header.
   Cursor next_;
+  LogExtent held_{};
   uint64_t end_mark_ = 0;          // End of what counts; 0 if nothing does.
   uint64_t frames_ = 0;
   uint64_t bytes_ = 0;

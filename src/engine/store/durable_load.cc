@@ -41,7 +41,10 @@ Status DurableStore::LoadStep(const LoadPolicy& policy, uint32_t ops_max, bool* 
     return Replay(policy, ops_max, done);
   };
   Status status = run();
-  if (status.code() == Code::kNeedMemory || (status.ok() && !*done)) return status;
+  if (status.code() == Code::kNeedMemory || status.code() == Code::kNeedForget ||
+      (status.ok() && !*done)) {
+    return status;
+  }
   load_.reset();
   if (status.ok()) shared_->magic = kIndexSharedMagic;
   return status;
@@ -216,6 +219,8 @@ Status DurableStore::Replay(const LoadPolicy& policy, uint32_t ops_max, bool* do
   using Phase = LoadState::Phase;
   *done = !log_.enabled();
   if (*done) return Status::Ok();
+  const bool known = policy.host && policy.held.capture_id == load_->content.capture_id;
+  const LogExtent held = known ? policy.held : LogExtent{};
   if (load_->phase == Phase::kLog) {
     shared_->log.timeline = policy.current_timeline;
     load_->reader = std::make_unique<LogReader>(&log_);
@@ -227,6 +232,7 @@ Status DurableStore::Replay(const LoadPolicy& policy, uint32_t ops_max, bool* do
       return Status::Corruption("log file \"%s\" is missing or empty, and with it what was committed "
                                 "since the last checkpoint", log_.windows()->path().c_str());
     }
+    load_->reader->Expect(held);
     XT_RETURN_IF_ERROR(load_->reader->Scan(policy));
     load_->phase = Phase::kReplay;
   }
@@ -240,6 +246,7 @@ Status DurableStore::Replay(const LoadPolicy& policy, uint32_t ops_max, bool* do
     NoteApplied(shared_, load_->record.lsn);
     load_->have_record = false;
   }
+  load_->reader->Expect(held);  // By now the caller may have forgotten.
   XT_RETURN_IF_ERROR(load_->reader->Finish());
   *done = true;
   shared_->capture.ops_since_commit.store(0, std::memory_order_relaxed);

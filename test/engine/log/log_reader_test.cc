@@ -275,6 +275,69 @@ TEST(LogReader, AHostsLogThatLacksABlockBeforeARecordThatCountsIsDamaged) {
   }
 }
 
+// What a reader that knows nothing takes for the end, or for a slot that was never filled.
+TEST(LogReader, ALogThatHoldsLessThanItWasSyncedWithIsBroken) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  for (uint64_t v = 0; v < 400; ++v) ASSERT_TRUE(f.Append(v, 100 + v).ok());
+  const LogExtent held{LogFixture::kCapture, f.shared.end_mark.load(), f.shared.bytes.load()};
+  for (uint64_t v = 400; v < 500; ++v) ASSERT_TRUE(f.Append(v, 100 + v).ok());
+  const uint32_t blocks = f.shared.current_block + 1;
+  ASSERT_GE(blocks, 4u);
+  std::vector<std::byte> whole(blocks * kBlockBytes);
+  std::memcpy(whole.data(), f.Block(0), whole.size());
+  const std::vector<TimelineEnd> ends;
+  std::vector<uint64_t> values;
+  ASSERT_TRUE(f.Recover(HostPolicy(1, ends), &values, held).ok());
+  EXPECT_EQ(values, Sequence(0, 500));
+
+  const auto zeros = [&](size_t from, size_t to) {
+    std::memcpy(f.Block(0), whole.data(), whole.size());
+    std::memset(f.Block(0) + from, 0, to - from);
+    return f.Recover(HostPolicy(1, ends), &values, held).code();
+  };
+  const size_t frame = sizeof(BlockHeader) + 20 * 64;
+  EXPECT_EQ(zeros(frame, frame + 64), Code::kBroken);                       // One record.
+  EXPECT_EQ(zeros(0, whole.size()), Code::kBroken);                         // All of it.
+  EXPECT_EQ(zeros((blocks - 2) * kBlockBytes, whole.size()), Code::kBroken);  // The end.
+  // What was appended later was not known to be on disk, and a torn end is none of a reader's business.
+  const uint32_t position = static_cast<uint32_t>(held.end_mark);
+  EXPECT_EQ(zeros((position >> 16) * kBlockBytes + (position & 0xffff), whole.size()), Code::kOk);
+  EXPECT_EQ(values, Sequence(0, 400));
+  // A file that is cut short, or gone, is no other case.
+  ASSERT_TRUE(f.fs.Truncate("log", kBlockBytes).ok());
+  EXPECT_EQ(f.Recover(HostPolicy(1, ends), &values, held).code(), Code::kBroken);
+  ASSERT_TRUE(f.fs.Truncate("log", 0).ok());
+  EXPECT_EQ(f.Recover(HostPolicy(1, ends), &values, held).code(), Code::kBroken);
+}
+
+// Ghosts have been synced like all else. They go only after it was forgotten that the log held them, and
+// until then they stay.
+TEST(LogReader, WhatTheLogHeldIsForgottenBeforeItsGhostsGo) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  for (uint64_t v = 0; v < 400; ++v) ASSERT_TRUE(f.Append(v, 100 + v).ok());
+  const LogExtent held{LogFixture::kCapture, f.shared.end_mark.load(), f.shared.bytes.load()};
+  const std::vector<TimelineEnd> ends{{1, 0, 199}};
+  const LoadPolicy policy = HostPolicy(2, ends);
+  std::vector<uint64_t> values;
+  EXPECT_EQ(f.Recover(policy, &values, held).code(), Code::kNeedForget);
+  EXPECT_EQ(values, Sequence(0, 100));
+  EXPECT_EQ(f.Recover(policy, &values, held).code(), Code::kNeedForget);
+  ASSERT_TRUE(f.Recover(policy, &values).ok());
+  EXPECT_EQ(values, Sequence(0, 100));
+  // It would be wrong to remember it now.
+  EXPECT_EQ(f.Recover(policy, &values, held).code(), Code::kBroken);
+  // What the log holds after that is counted right, ghosts in its middle included.
+  ASSERT_TRUE(f.Recover(policy, &values).ok());
+  for (uint64_t v = 100; v < 300; ++v) ASSERT_TRUE(f.Append(v, 500 + v).ok());
+  const std::vector<TimelineEnd> later{{1, 0, 199}, {2, 0, 699}};
+  const LogExtent now{LogFixture::kCapture, f.shared.end_mark.load(), f.shared.bytes.load()};
+  ASSERT_TRUE(f.Recover(HostPolicy(2, ends), &values, now).ok());
+  EXPECT_EQ(f.Recover(HostPolicy(3, later), &values, now).code(), Code::kNeedForget);
+  EXPECT_EQ(values, Sequence(0, 200));
+}
+
 // The host gives each block that has changed its own checksum. Here it is the reader that changes one, and
 // nobody might append to it later.
 TEST(LogReader, ABlockWhoseTailIsErasedCountsAsTouched) {

@@ -37,10 +37,15 @@ class LogFixture {
   // Reads the log as recovery does, into `values`, and makes it ready for more.
   Status Recover(const LoadPolicy& policy, std::vector<uint64_t>* values, uint64_t start_seq = 1,
                  uint64_t capture = kCapture) {
+    return Recover(policy, values, LogExtent{}, start_seq, capture);
+  }
+  Status Recover(const LoadPolicy& policy, std::vector<uint64_t>* values, const LogExtent& held,
+                 uint64_t start_seq = 1, uint64_t capture = kCapture) {
     Reopen();
     shared.timeline = policy.current_timeline;
     LogReader reader(log.get());
     XT_RETURN_IF_ERROR(reader.Open(start_seq, capture));
+    reader.Expect(held);
     XT_RETURN_IF_ERROR(reader.Scan(policy));
     LogRecord record;
     values->clear();

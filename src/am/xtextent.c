@@ -1,0 +1,196 @@
+/*
+ * xtextent.c: what the logs are known to hold.
+ *
+ * A log ends where its records end, so one that has lost its last blocks, or its whole file, reads like a
+ * shorter log. While the server runs that cannot be, but while it is stopped somebody may remove a file, or
+ * restore an older one. So whenever the flusher has synced a log it notes how far it reached, in a file of
+ * some bytes for each index, and who loads the index later compares.
+ *
+ * A note is never wrong, though it may be old: it is written after the sync of what it says, a log only
+ * grows, and a note about another capture than the data file's says nothing. Hence notes need no sync of
+ * their own. What does shorten a log of the same capture must have the note forgotten first, durably:
+ *	- loading, when it erases records that do not count (XT_NEED_FORGET);
+ *	- redo of a build, which empties the log;
+ *	- recovery that resets an unlogged index to its init fork: at a start that replays WAL their notes go;
+ *	- a base backup, whose notes may be younger than the logs beside them: all notes go.
+ *
+ * A note of an index that was dropped goes with its registry entry, or at the next start.
+ */
+#include "xtregistry.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "common/file_perm.h"
+#include "common/relpath.h"
+#include "port/pg_crc32c.h"
+#include "storage/fd.h"
+
+#define NOTES_DIRECTORY		"xtree_logs"
+#define NOTE_MAGIC			0x58744c31	/* "XtL1" */
+
+/* The content of a note. On disk: DO NOT CHANGE. */
+typedef struct XtExtentNote
+{
+	uint32		magic;
+	pg_crc32c	crc;			/* of what follows */
+	uint64		system_id;
+	Oid			tablespace;
+	Oid			database;
+	Oid			relation;
+	uint32		zero;
+	XtLogExtent extent;
+} XtExtentNote;
+
+StaticAssertDecl(sizeof(XtExtentNote) == 56, "no padding");
+
+static void
+note_path(const XtRelKey *key, char *path, Size bytes)
+{
+	snprintf(path, bytes, NOTES_DIRECTORY "/%u_%u_%u", key->tablespace, key->database, key->relation);
+}
+
+static void
+fill_note(const XtRelKey *key, const XtLogExtent *extent, XtExtentNote *note)
+{
+	note->magic = NOTE_MAGIC;
+	note->system_id = GetSystemIdentifier();
+	note->tablespace = key->tablespace;
+	note->database = key->database;
+	note->relation = key->relation;
+	note->zero = 0;
+	note->extent = *extent;
+	INIT_CRC32C(note->crc);
+	COMP_CRC32C(note->crc, &note->system_id, sizeof(*note) - offsetof(XtExtentNote, system_id));
+	FIN_CRC32C(note->crc);
+}
+
+void
+XtExtentWrite(const XtRelKey *key, const XtLogExtent *extent)
+{
+	char		path[MAXPGPATH];
+	XtExtentNote note;
+	int			fd;
+
+	fill_note(key, extent, &note);
+	note_path(key, path, sizeof(path));
+	fd = BasicOpenFile(path, O_CREAT | O_WRONLY | PG_BINARY);
+	errno = fd < 0 ? errno : ENOSPC;	/* if a short write does not say */
+	if (fd < 0 || pg_pwrite(fd, &note, sizeof(note), 0) != sizeof(note))
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("could not write file \"%s\": %m", path)));
+	if (fd >= 0)
+		close(fd);
+}
+
+void
+XtExtentRead(const XtRelKey *key, XtLogExtent *extent)
+{
+	char		path[MAXPGPATH];
+	XtExtentNote note;
+	XtExtentNote expected;
+	int			fd;
+
+	memset(extent, 0, sizeof(*extent));
+	if (key->backend != InvalidBackendId)
+		return;
+	note_path(key, path, sizeof(path));
+	fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
+	if (fd < 0)
+		return;
+	if (pg_pread(fd, &note, sizeof(note), 0) == sizeof(note))
+	{
+		/* One that a power failure has torn is none. */
+		fill_note(key, &note.extent, &expected);
+		if (memcmp(&note, &expected, sizeof(note)) == 0)
+			*extent = note.extent;
+	}
+	close(fd);
+}
+
+bool
+XtExtentForget(const XtRelKey *key, XtError *error)
+{
+	static const XtExtentNote none;
+	char		path[MAXPGPATH];
+	int			fd;
+	bool		ok;
+
+	note_path(key, path, sizeof(path));
+	fd = BasicOpenFile(path, O_WRONLY | PG_BINARY);
+	if (fd < 0 && errno == ENOENT)
+		return true;
+	errno = fd < 0 ? errno : ENOSPC;
+	ok = fd >= 0 && pg_pwrite(fd, &none, sizeof(none), 0) == sizeof(none) && pg_fsync(fd) == 0;
+	if (!ok)
+	{
+		error->code = XT_IO_ERROR;
+		snprintf(error->message, sizeof(error->message), "could not write file \"%s\": %s", path,
+				 strerror(errno));
+	}
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+void
+XtExtentRemove(const XtRelKey *key)
+{
+	char		path[MAXPGPATH];
+
+	note_path(key, path, sizeof(path));
+	if (unlink(path) != 0 && errno != ENOENT)
+		ereport(LOG,
+				(errcode_for_file_access(),
+				 errmsg("could not remove file \"%s\": %m", path)));
+}
+
+/* Recovery will make its file and its log those of an empty index. */
+static bool
+is_reset(const XtRelKey *key)
+{
+	struct stat st;
+	char	   *path = XtDataPath(key);
+	char	   *init = psprintf("%s_%s", path, forkNames[INIT_FORKNUM]);
+	bool		there = lstat(init, &st) == 0;
+
+	pfree(init);
+	pfree(path);
+	return there;
+}
+
+void
+XtExtentStartup(void)
+{
+	DIR		   *directory;
+	struct dirent *entry;
+	bool		copied = (xt_registry->start & XT_START_COPIED) != 0;
+	bool		replays = (xt_registry->start & XT_START_REPLAYS) != 0;
+	bool		removed = false;
+
+	if (MakePGDirectory(NOTES_DIRECTORY) < 0 && errno != EEXIST)
+		ereport(FATAL,
+				(errcode_for_file_access(),
+				 errmsg("could not create directory \"%s\": %m", NOTES_DIRECTORY)));
+	directory = AllocateDir(NOTES_DIRECTORY);
+	while ((entry = ReadDirExtended(directory, NOTES_DIRECTORY, LOG)) != NULL)
+	{
+		XtRelKey	key;
+
+		if (sscanf(entry->d_name, "%u_%u_%u", &key.tablespace, &key.database, &key.relation) != 3)
+			continue;
+		key.backend = InvalidBackendId;
+		if (copied || (replays && is_reset(&key)) || XtFilesAreGone(&key))
+		{
+			XtExtentRemove(&key);
+			removed = true;
+		}
+	}
+	FreeDir(directory);
+	/* Should a note come back after a power failure, it would be about logs that have been shortened. */
+	if (removed)
+		fsync_fname(NOTES_DIRECTORY, true);
+}
