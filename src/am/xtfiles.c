@@ -107,7 +107,7 @@ XtFilesAreGone(const XtRelKey *key)
 		return true;
 	snprintf(place, sizeof(place), "pg_tblspc/%u", key->tablespace);
 	if (!is_there(place))
-		return true;
+		return !is_there(TABLESPACE_MAP);
 	strlcat(place, "/" TABLESPACE_VERSION_DIRECTORY, sizeof(place));
 	return is_there(place);
 }

@@ -166,7 +166,10 @@ extern void XtForEachDataFile(const XtRelKey *key, void (*visit) (const char *na
 extern void XtForEachLogFile(const XtRelKey *key, void (*visit) (const char *name, int segment));
 /* Whether the data file's superblocks name another relation, or place: nobody has opened it here yet. */
 extern bool XtFileIsForeign(const XtRelKey *key);
-/* Whether the index was dropped, and not its device left unmounted. */
+/*
+ * Whether the index was dropped, and not its device left unmounted. In a restored backup recovery makes the links to
+ * tablespaces, later than a start asks this, from a file that it then removes.
+ */
 extern bool XtFilesAreGone(const XtRelKey *key);
 /* Truncates the data files to nothing: those of a build that failed. */
 extern void XtEmptyFiles(const XtRelKey *key);
