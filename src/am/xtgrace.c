@@ -21,10 +21,12 @@
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "port/atomics.h"
+#include "storage/bufmgr.h"
 #include "storage/latch.h"
 #include "storage/lock.h"
 #include "storage/proc.h"
 #include "storage/shmem.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 /* Pins of one process. Those beyond share one that stands for all indexes. */
@@ -130,6 +132,16 @@ XtPinRelease(XtScanRef *ref)
 	else
 		pg_atomic_write_u64(&slot->pins[ref->pin - 1].index, 0);
 	ref->pin = XT_PIN_NONE;
+}
+
+/* As TestForOldSnapshot, with the last removal in the place of a change to a page. */
+void
+XtTestForOldSnapshot(XtScanRef *ref, Relation index, Snapshot snapshot)
+{
+	if (unlikely(old_snapshot_threshold >= 0) && IsMVCCSnapshot(snapshot) &&
+		!XLogRecPtrIsInvalid(snapshot->lsn) &&
+		pg_atomic_read_u64(&ref->handle->shared->removed_lsn) > snapshot->lsn)
+		TestForOldSnapshot_impl(snapshot, index);
 }
 
 void

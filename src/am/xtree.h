@@ -172,6 +172,11 @@ extern void XtScanEnd(XtScanRef *ref);
  * turn.
  */
 extern void XtPinTake(XtScanRef *ref);
+/*
+ * After an engine scan has begun: fails if entries that `snapshot` sees may have been removed already, as
+ * old_snapshot_threshold allows VACUUM to do.
+ */
+extern void XtTestForOldSnapshot(XtScanRef *ref, Relation index, Snapshot snapshot);
 /* When the row ids that were read have been used. Nothing if there is no pin. */
 extern void XtPinRelease(XtScanRef *ref);
 

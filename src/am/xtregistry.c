@@ -218,6 +218,7 @@ make_shared(const XtRelKey *key)
 	pg_atomic_init_u64(&shared->log_since, 0);
 	pg_atomic_init_u64(&shared->heap_order, 0);
 	pg_atomic_init_u64(&shared->removals, 0);
+	pg_atomic_init_u64(&shared->removed_lsn, 0);
 	pg_atomic_init_u64(&shared->images_lsn, 0);
 	LWLockInitialize(&shared->lock, xt_registry->tranche_id);
 	return self;

@@ -60,7 +60,8 @@ struct XtShared
 	pg_atomic_uint64 log_since; /* TimestampTz of its first operation, about; 0 if it is empty */
 	pg_atomic_uint64 heap_order;	/* how well neighbours in space lie together in the heap, as
 								 * last sampled (xtcost.c); 0: not yet */
-	pg_atomic_uint64 removals;	/* operations of VACUUM that removed entries (xtgrace.c) */
+	pg_atomic_uint64 removals;	/* operations of VACUUM that removed entries (xtgrace.c), */
+	pg_atomic_uint64 removed_lsn;	/* and the last one's LSN; written before it is published */
 	pg_atomic_uint64 images_lsn;	/* end of the WAL that has images of the files; 0 if no redo point
 								 * can lie before it any more (XtImagesMayReplay) */
 

@@ -278,6 +278,7 @@ begin_engine_scan(IndexScanDesc scan)
 	if (!ok)
 		XtReportError(scan->indexRelation, &error);
 	so->running = true;
+	XtTestForOldSnapshot(ref, scan->indexRelation, scan->xs_snapshot);
 }
 
 /*

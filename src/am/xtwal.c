@@ -130,6 +130,8 @@ log_and_apply(Relation index, XtHandle *handle, uint8 info)
 	START_CRIT_SECTION();
 	if (wal)
 		lsn = XLogInsert(RM_XTREE_ID, info);
+	if (info == XLOG_XTREE_DELETE)
+		pg_atomic_write_u64(&handle->shared->removed_lsn, lsn);
 	XtHaltAt(XT_HALT_RECORD);
 	xt_apply(handle->index, lsn);
 	END_CRIT_SECTION();
