@@ -177,6 +177,13 @@ fold_cleanup(int code, Datum arg)
 	fold_end((FoldState *) DatumGetPointer(arg));
 }
 
+/* Whether somebody copies files, and this index's with them, which those of temporary ones never are. */
+static bool
+is_being_copied(XtHandle *handle)
+{
+	return handle->key.backend == InvalidBackendId && XtBackupRunning();
+}
+
 /*
  * Publishes unless a backup has begun. pg_backup_start reads the control file for its redo point under
  * ControlFileLock, after its checkpoint and after it has made itself known: so either it is seen here,
@@ -192,7 +199,7 @@ fold_publish(XtHandle *handle, XLogRecPtr capture_lsn, XtError *error)
 	if (!XLogRecPtrIsInvalid(capture_lsn))
 		XLogFlush(capture_lsn);
 	LWLockAcquire(ControlFileLock, LW_EXCLUSIVE);
-	if (XtBackupRunning())
+	if (is_being_copied(handle))
 	{
 		error->code = XT_BUSY;
 		strlcpy(error->message, "a base backup or pg_rewind is running", sizeof(error->message));
@@ -214,7 +221,7 @@ fold_begin(FoldState *state, uint64 *capture_lsn, XtError *error)
 
 	error->code = XT_BUSY;
 	/* A copying of files waits for folds that have made themselves known before they look here. */
-	if (XtBackupRunning())
+	if (is_being_copied(handle))
 	{
 		strlcpy(error->message, "a base backup or pg_rewind is running", sizeof(error->message));
 		return false;
@@ -327,8 +334,6 @@ fold_once(XtHandle *handle, XtError *error)
 	FoldState	state = {handle, false, false};
 	bool		ok;
 
-	if (!handle->logged)
-		return true;
 	handle->scans++;			/* keeps the handle and its mappings */
 	enter_folds();
 	PG_ENSURE_ERROR_CLEANUP(fold_cleanup, PointerGetDatum(&state));

@@ -172,14 +172,17 @@ XtIsXtreeIndex(Relation relation)
 		relation->rd_indam->ambuild == xtbuild;
 }
 
-/* Empties an index's log. The caller's lock keeps writers out. */
+/*
+ * Empties an index's log. The caller's lock keeps writers out. A temporary index has none that would tell whether
+ * its file holds everything.
+ */
 static void
 settle_index(Relation index)
 {
 	XtHandle   *handle = XtOpen(index);
 
 	/* The flusher's worker may be at it; a base backup may forbid it. */
-	while (handle->logged && xt_log_bytes(handle->index) > 0 && !XtFoldNow(index))
+	while ((!handle->logged || xt_log_bytes(handle->index) > 0) && !XtFoldNow(index))
 	{
 		if (XtBackupRunning())
 			ereport(ERROR,

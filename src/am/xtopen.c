@@ -280,7 +280,7 @@ load_locked(XtHandle *handle, XtError *error)
 	/* A copy by the host has just been logged as images; in recovery they may have just been replayed. */
 	if (RecoveryInProgress())
 		pg_atomic_write_u64(&shared->images_lsn, GetXLogReplayRecPtr(NULL));
-	else if (xt_adopted(handle->index))
+	else if (xt_adopted(handle->index) && handle->key.backend == InvalidBackendId)
 	{
 		XtLogAdopted(&handle->key);
 		pg_atomic_write_u64(&shared->images_lsn, GetXLogInsertRecPtr());
@@ -385,13 +385,19 @@ refresh_handle(XtHandle *handle, XtError *error)
 
 		lock_for_load(shared);
 		state = pg_atomic_read_u32(&shared->state);
-		if ((state == XT_STATE_LOADED && is_other_file(handle)) ||
-			(state == XT_STATE_EMPTY && shared->partial))
+		if (state == XT_STATE_LOADED && is_other_file(handle))
+		{
+			/* The host may have made it through its buffers. */
+			XtSharedReset(shared);
+			shared->opened = false;
+		}
+		else if (state == XT_STATE_EMPTY && shared->partial)
 			XtSharedReset(shared);
 		ok = attach_engine(handle, error);
 		if (ok && pg_atomic_read_u32(&shared->state) == XT_STATE_EMPTY)
 			ok = load_locked(handle, error);
 		LWLockRelease(&shared->lock);
+		check = false;
 		if (!ok && error->code == XT_CANCELLED)
 		{
 			/*

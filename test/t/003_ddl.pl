@@ -129,8 +129,32 @@ my ($temporary_path, $by_index, $by_heap) = split /\n/, $temporary;
 is($by_index, $by_heap, 'a temporary index answers as its heap does');
 gone($temporary_path, 'the end of a session with a temporary index');
 
-# Moved to another tablespace.
+# Moved, by its only session, again and again, also while a base backup is under way. Its file is all there is of it.
 $node->safe_psql('postgres', "CREATE TABLESPACE elsewhere LOCATION ''");
+my $everything = q(SELECT count(*) FROM x WHERE p <@ box '((-1000,-1000),(1000,1000))');
+$temporary = $node->safe_psql('postgres', qq(
+	CREATE TEMP TABLE x (id bigint PRIMARY KEY, p point, b box);
+	@{[ add_rows('x', 1, 97) ]}
+	CREATE INDEX x_p ON x USING xtree (p);
+	@{[ add_rows('x', 98, 2000) ]}
+	DELETE FROM x WHERE id % 4 = 0;
+	VACUUM x;
+	SET enable_seqscan = off;
+	$everything;
+	ALTER INDEX x_p SET TABLESPACE elsewhere;
+	$everything;
+	@{[ add_rows('x', 3001, 3500) ]}
+	$everything;
+	ALTER INDEX x_p SET TABLESPACE pg_default;
+	$everything;
+	DO 'BEGIN PERFORM pg_backup_start(''copied'', true); END';
+	ALTER INDEX x_p SET TABLESPACE elsewhere;
+	DO 'BEGIN PERFORM pg_backup_stop(); END';
+	$everything;
+	SELECT xtree_check('x_p', true);));
+is($temporary, "1485\n1485\n1979\n1979\n1979\n", 'a temporary index that is moved answers as before');
+
+# Moved to another tablespace.
 $path = relation_path($node, 't_p');
 $node->safe_psql('postgres', 'ALTER INDEX t_p SET TABLESPACE elsewhere');
 gone($path, 'ALTER INDEX SET TABLESPACE');
