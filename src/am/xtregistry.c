@@ -104,9 +104,6 @@ XtRegistryStartup(void)
 	pg_atomic_init_u64(&xt_registry->publications, 0);
 	pg_atomic_init_u32(&xt_registry->folds_running, 0);
 	pg_atomic_init_u32(&xt_registry->replay_us_per_mb, XT_REPLAY_US_PER_MB_GUESS);
-	pg_atomic_init_u64(&xt_registry->settles, 0);
-	for (int i = 0; i < XT_SETTLES_MAX; i++)
-		pg_atomic_init_u64(&xt_registry->unsettled[i], 0);
 	for (int i = 0; i < XT_FOLD_WORKERS_MAX; i++)
 	{
 		pg_atomic_init_u32(&xt_registry->fold_worker_pids[i], 0);
@@ -215,6 +212,7 @@ make_shared(const XtRelKey *key)
 	pg_atomic_init_u64(&shared->generation, 1);
 	pg_atomic_init_u32(&shared->log_dirty, 0);
 	pg_atomic_init_u32(&shared->fold_wanted, 0);
+	pg_atomic_init_u32(&shared->unsettled, 0);
 	pg_atomic_init_u64(&shared->log_since, 0);
 	pg_atomic_init_u64(&shared->heap_order, 0);
 	pg_atomic_init_u64(&shared->removals, 0);

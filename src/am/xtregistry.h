@@ -20,8 +20,6 @@
 /* Engine timelines kept; older ones are forgotten, and logs that still name them are broken. */
 #define XT_TIMELINES_MAX		2048
 #define XT_FOLD_WORKERS_MAX		16
-/* Databases that are prepared for copying at once; more only lose what their workers have to say. */
-#define XT_SETTLES_MAX			16
 /* Before any replay has been measured: 16,000 insertions of boxes, 3 us each. */
 #define XT_REPLAY_US_PER_MB_GUESS	50000
 /* How the server starts: */
@@ -57,6 +55,7 @@ struct XtShared
 	pg_atomic_uint64 generation;	/* bumped whenever the engine's shared memory is emptied */
 	pg_atomic_uint32 log_dirty; /* appended to since the flusher last looked */
 	pg_atomic_uint32 fold_wanted;	/* the log is too long, or too old */
+	pg_atomic_uint32 unsettled; /* has a log that keeps its database from being copied (xtworker.c) */
 	pg_atomic_uint64 log_since; /* TimestampTz of its first operation, about; 0 if it is empty */
 	pg_atomic_uint64 heap_order;	/* how well neighbours in space lie together in the heap, as
 								 * last sampled (xtcost.c); 0: not yet */
@@ -92,9 +91,6 @@ typedef struct XtRegistry
 	/* Fold workers that run: process ids (0: free), and their databases. */
 	pg_atomic_uint32 fold_worker_pids[XT_FOLD_WORKERS_MAX];
 	pg_atomic_uint32 fold_worker_databases[XT_FOLD_WORKERS_MAX];
-	/* Databases that were prepared for copying so far, and the last of them with indexes that a backup kept from it. */
-	pg_atomic_uint64 settles;
-	pg_atomic_uint64 unsettled[XT_SETTLES_MAX];
 
 	/* Indexes that are broken, whatever their files say (xtlost.c); free places are zeros. */
 	slock_t		lost_mutex;

@@ -41,14 +41,12 @@
 /* How long the flusher waits, when the server stops, for others to close their indexes. */
 #define LAST_ROUNDS_MAX			1000
 #define LAST_ROUND_MS			10
-/* How long a worker tries to lock, and to fold, an index that is about to be copied. */
+/* How long a worker tries to lock an index that is about to be copied. */
 #define SETTLE_TRIES			50
 #define SETTLE_PAUSE_US			100000
 /* In bgw_extra: fold every index of the database, wanted or not; on standbys too. */
 #define FOLD_ALL				1
 #define FOLD_ALL_EVERYWHERE		2
-/* And there: the number of the copying, under which the worker says what it could not fold. */
-#define SETTLE_NUMBER_AT		8
 
 PGDLLEXPORT void XtFlusherMain(Datum arg);
 PGDLLEXPORT void XtFoldWorkerMain(Datum arg);
@@ -450,20 +448,20 @@ lock_to_settle(Oid relid)
 	return true;
 }
 
-/* Another fold may be at it. False: a base backup forbids it. */
-static bool
-fold_to_settle(Relation index)
+/* Empties the log, and tells the session that waits if that cannot be now, by a mark that an error leaves, too. */
+static void
+settle_log(Relation index, XtShared *shared)
 {
-	for (int tries = 0; xt_log_bytes(XtOpen(index)->index) > 0 && !XtFoldNow(index); tries++)
+	pg_atomic_write_u32(&shared->unsettled, 1);
+	while (xt_log_bytes(XtOpen(index)->index) > 0 && !XtFoldNow(index))
 	{
 		if (XtBackupRunning())
-			return false;
-		if (tries == SETTLE_TRIES)
-			break;
+			return;
+		/* Another fold is under way. */
 		CHECK_FOR_INTERRUPTS();
 		pg_usleep(SETTLE_PAUSE_US);
 	}
-	return true;
+	pg_atomic_write_u32(&shared->unsettled, 0);
 }
 
 /* Folds an index that has a log; see FOLD_ALL. */
@@ -472,7 +470,6 @@ settle_one(Oid relid, bool log_it)
 {
 	Relation	index;
 	XtHandle   *handle;
-	uint64		number;
 
 	CHECK_FOR_INTERRUPTS();
 	StartTransactionCommand();
@@ -485,11 +482,8 @@ settle_one(Oid relid, bool log_it)
 		{
 			if (log_it && RelationNeedsWAL(index))
 				XtLogFold(index);
-			else if (!fold_to_settle(index))
-			{
-				memcpy(&number, MyBgworkerEntry->bgw_extra + SETTLE_NUMBER_AT, sizeof(number));
-				pg_atomic_write_u64(&xt_registry->unsettled[number % XT_SETTLES_MAX], number);
-			}
+			else
+				settle_log(index, handle->shared);
 			/* The copy may be made through buffers, which know nothing of what was stored since. */
 			XtDropHostBuffers(&handle->key);
 		}
@@ -561,12 +555,51 @@ XtStopFoldWorkers(Oid database)
 	}
 }
 
+typedef struct UnsettledSearch
+{
+	Oid			database;
+	bool		found;
+} UnsettledSearch;
+
+static bool
+find_unsettled(XtShared *shared, void *arg)
+{
+	UnsettledSearch *search = arg;
+
+	if (shared->key.database == search->database &&
+		pg_atomic_exchange_u32(&shared->unsettled, 0) != 0)
+		search->found = true;
+	return true;
+}
+
+/* The copies of indexes that have a log would be broken; where the database is moved, they are all there is. */
+static void
+report_unsettled(Oid database)
+{
+	UnsettledSearch search = {database, false};
+
+	XtRegistryForEach(find_unsettled, &search);
+	if (!search.found)
+		return;
+	if (XtBackupRunning())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_IN_USE),
+				 errmsg("cannot copy the files of database \"%s\" while a base backup or pg_rewind is running",
+						get_database_name(database)),
+				 errdetail("The logs of its xtree indexes must be folded first."),
+				 errhint("Try again when it has finished.")));
+	ereport(ERROR,
+			(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+			 errmsg("could not prepare the xtree indexes of database \"%s\" for copying",
+					get_database_name(database)),
+			 errhint("See the server's log for what the worker has reported.")));
+}
+
 void
 XtSettleDatabase(Oid database, bool files)
 {
 	BackgroundWorker worker;
 	BackgroundWorkerHandle *handle;
-	uint64		number;
 
 	if (!OidIsValid(database))
 		return;
@@ -574,8 +607,6 @@ XtSettleDatabase(Oid database, bool files)
 	describe_fold_worker(&worker, database);
 	worker.bgw_notify_pid = MyProcPid;
 	worker.bgw_extra[0] = files ? FOLD_ALL_EVERYWHERE : FOLD_ALL;
-	number = pg_atomic_add_fetch_u64(&xt_registry->settles, 1);
-	memcpy(worker.bgw_extra + SETTLE_NUMBER_AT, &number, sizeof(number));
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
 	{
 		ereport(WARNING,
@@ -584,13 +615,7 @@ XtSettleDatabase(Oid database, bool files)
 		return;
 	}
 	(void) WaitForBackgroundWorkerShutdown(handle);
-	/* Copied with their logs its indexes would be broken, where the database is moved the only ones. */
-	if (pg_atomic_read_u64(&xt_registry->unsettled[number % XT_SETTLES_MAX]) == number)
-		ereport(ERROR,
-				(errcode(ERRCODE_OBJECT_IN_USE),
-				 errmsg("cannot copy the xtree indexes of database \"%s\" while a base backup or pg_rewind is running",
-						get_database_name(database)),
-				 errhint("Try again when it has finished.")));
+	report_unsettled(database);
 }
 
 void

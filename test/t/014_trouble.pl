@@ -216,7 +216,9 @@ kill 'CONT', $pid;
 ok($drop->finish, 'DROP DATABASE ends it');
 is($node->safe_psql('postgres', q(SELECT count(*) FROM pg_database WHERE datname = 'halted')), '0', 'and the database is gone');
 
-# --- Who may not.
+# --- Who may not. No worker folds for the age of a log any more.
+$node->append_conf('postgresql.conf', "xtree.max_log_age = '10min'\n");
+$node->reload;
 $node->safe_psql('postgres', 'CREATE DATABASE d; CREATE ROLE nobody LOGIN; CREATE ROLE maker LOGIN CREATEDB');
 $node->safe_psql('d', 'CREATE EXTENSION xtree; CREATE TABLE t (id int, p point); CREATE INDEX t_p ON t USING xtree (p);
 	CHECKPOINT; INSERT INTO t SELECT i, point(i, i) FROM generate_series(1, 100) AS i;');
@@ -233,6 +235,26 @@ is($node->safe_psql('d', "SELECT log_bytes > 0 FROM xtree_stats('t_p')"), 't', '
 $node->safe_psql('postgres', 'CREATE DATABASE e TEMPLATE d');
 is($node->safe_psql('d', "SELECT log_bytes FROM xtree_stats('t_p')"), '0', 'but for who may');
 is($node->safe_psql('e', sprintf($use, 't')), '100', 'whose copy is whole');
+
+# --- Copies of databases while a base backup holds folds.
+$node->safe_psql('postgres', "SET allow_in_place_tablespaces = on; CREATE TABLESPACE elsewhere LOCATION ''");
+my $backup = $node->background_psql('postgres', on_error_stop => 0);
+$backup->query_safe("SELECT pg_backup_start('copied', true)");
+my @copies = ('CREATE DATABASE f TEMPLATE d STRATEGY wal_log', 'CREATE DATABASE g TEMPLATE d STRATEGY file_copy',
+	'ALTER DATABASE d SET TABLESPACE elsewhere');
+($code, $out, $err) = $node->psql('postgres', $copies[0]);
+is($code, 0, 'a database whose indexes are at rest can be copied') or diag($err);
+$node->safe_psql('postgres', 'DROP DATABASE f');
+$node->safe_psql('d', 'INSERT INTO t SELECT i, point(i, i) FROM generate_series(101, 200) AS i');
+foreach my $statement (@copies)
+{
+	($code, $out, $err) = $node->psql('postgres', $statement);
+	like($err, qr/cannot copy the files of database "d" while a base backup/, "refused: $statement");
+}
+$backup->query('SELECT pg_backup_stop()');
+$backup->quit;
+$node->safe_psql('postgres', $_) foreach @copies;
+is($node->safe_psql($_, sprintf($use, 't')), '200', "done afterwards: $_ is whole") foreach ('d', 'f', 'g');
 
 unlike(slurp_file($node->logfile), qr/PANIC|assertion failed|terminated by signal 11|terminated by signal 6/, 'no process died');
 $node->stop;
