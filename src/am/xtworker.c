@@ -562,6 +562,32 @@ typedef struct UnsettledSearch
 } UnsettledSearch;
 
 static bool
+find_log(XtShared *shared, void *arg)
+{
+	UnsettledSearch *search = arg;
+
+	if (shared->key.database == search->database && shared->key.backend == InvalidBackendId &&
+		pg_atomic_read_u64(&shared->log_since) != 0)
+		search->found = true;
+	return !search->found;
+}
+
+/* Nobody can look at the logs of a database. Those of indexes that have not been used since the server
+ * started are not known of. */
+static void
+report_no_worker(Oid database)
+{
+	UnsettledSearch search = {database, false};
+
+	XtRegistryForEach(find_log, &search);
+	ereport(search.found ? ERROR : WARNING,
+			(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+			 errmsg("could not start a worker to prepare xtree indexes for copying"),
+			 search.found ? errhint("You might need to increase max_worker_processes.") :
+			 errhint("If the copy of an xtree index proves broken, rebuild it with REINDEX. You might need to increase max_worker_processes.")));
+}
+
+static bool
 find_unsettled(XtShared *shared, void *arg)
 {
 	UnsettledSearch *search = arg;
@@ -609,9 +635,7 @@ XtSettleDatabase(Oid database, bool files)
 	worker.bgw_extra[0] = files ? FOLD_ALL_EVERYWHERE : FOLD_ALL;
 	if (!RegisterDynamicBackgroundWorker(&worker, &handle))
 	{
-		ereport(WARNING,
-				(errmsg("could not start a worker to prepare xtree indexes for copying"),
-				 errhint("If the copy of an xtree index proves broken, rebuild it with REINDEX. You might need to increase max_worker_processes.")));
+		report_no_worker(database);
 		return;
 	}
 	(void) WaitForBackgroundWorkerShutdown(handle);

@@ -256,6 +256,18 @@ $backup->quit;
 $node->safe_psql('postgres', $_) foreach @copies;
 is($node->safe_psql($_, sprintf($use, 't')), '200', "done afterwards: $_ is whole") foreach ('d', 'f', 'g');
 
+
+# --- And without a worker to be had.
+$node->append_conf('postgresql.conf', "max_worker_processes = 2\n");
+$node->restart;
+($code, $out, $err) = $node->psql('postgres', 'ALTER DATABASE d SET TABLESPACE pg_default');
+is($code, 0, 'a database that nobody has used can be moved without a worker') or diag($err);
+like($err, qr/WARNING:\s+could not start a worker to prepare xtree indexes/, 'with a warning');
+$node->safe_psql('d', 'INSERT INTO t SELECT i, point(i, i) FROM generate_series(201, 300) AS i');
+($code, $out, $err) = $node->psql('postgres', 'ALTER DATABASE d SET TABLESPACE elsewhere');
+like($err, qr/ERROR:\s+could not start a worker to prepare xtree indexes/, 'not one with changes');
+is($node->safe_psql('d', sprintf($use, 't')), '300', 'which stays whole');
+
 unlike(slurp_file($node->logfile), qr/PANIC|assertion failed|terminated by signal 11|terminated by signal 6/, 'no process died');
 $node->stop;
 done_testing();
