@@ -8,15 +8,29 @@
  */
 #include "xtregistry.h"
 
-/* Takes the writer lock; noted if it must be waited for, since that is what sharing it is for. */
-static void
+/* Some 20 us: as long as most who hold the lock need, and less than it takes to sleep and be woken. */
+#define TRIES_BEFORE_SLEEP 400
+
+/*
+ * Takes the writer lock; noted if it must be waited for, since that is what sharing it is for. False: not
+ * taken. It was wanted alone, and before it could be had others have done what it was wanted for.
+ */
+static bool
 lock_to_insert(XtHandle *handle, LWLockMode mode)
 {
-	if (unlikely(!XtTryLock(handle, mode)))
+	if (likely(XtTryLock(handle, mode)))
+		return true;
+	xt_note_lock_wait(handle->index);
+	for (int i = 0; i < TRIES_BEFORE_SLEEP; i++)
 	{
-		xt_note_lock_wait(handle->index);
-		XtLock(handle, mode);
+		pg_spin_delay();
+		if (mode == LW_EXCLUSIVE && xt_may_insert_shared_again(handle->index))
+			return false;
+		if (XtTryLock(handle, mode))
+			return true;
 	}
+	XtLock(handle, mode);
+	return true;
 }
 
 /* Beside others, if that is all it takes. */
@@ -28,7 +42,7 @@ insert_shared(Relation index, XtHandle *handle, const double *lo, const double *
 	bool		prepared;
 	bool		ok;
 
-	lock_to_insert(handle, LW_SHARED);
+	(void) lock_to_insert(handle, LW_SHARED);
 	ok = xt_prepare_insert_shared(handle->index, lo, hi, record_id, &prepared, &error);
 	if (prepared)
 		XtLogAndApplyInsert(index, handle, lo, hi, record_id);
@@ -85,9 +99,10 @@ xtinsert(Relation index, Datum *values, bool *isnull, ItemPointer heap_tid, Rela
 	}
 	if (shared)
 	{
-		done = insert_shared(index, handle, lo, hi, record_id);
-		if (!done)
-			lock_to_insert(handle, LW_EXCLUSIVE);
+		/* Whoever meets a full log block first opens the next one; the others then go on beside. */
+		do
+			done = insert_shared(index, handle, lo, hi, record_id);
+		while (!done && !lock_to_insert(handle, LW_EXCLUSIVE));
 	}
 	if (!done)
 		insert_exclusive(index, handle, lo, hi, record_id);

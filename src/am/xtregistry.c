@@ -192,11 +192,13 @@ static dsa_pointer
 make_shared(const XtRelKey *key)
 {
 	dsa_pointer self = dsa_allocate0(area, sizeof(XtShared));
-	dsa_pointer index_shared = dsa_allocate_extended(area, xt_index_shared_bytes(),
-													 DSA_ALLOC_ZERO | DSA_ALLOC_NO_OOM);
+	Size		alignment = xt_index_shared_alignment();
+	dsa_pointer block = dsa_allocate_extended(area, xt_index_shared_bytes() + alignment,
+											  DSA_ALLOC_ZERO | DSA_ALLOC_NO_OOM);
 	XtShared   *shared = dsa_get_address(area, self);
+	uintptr_t	address;
 
-	if (!DsaPointerIsValid(index_shared))
+	if (!DsaPointerIsValid(block))
 	{
 		dsa_free(area, self);
 		ereport(ERROR,
@@ -205,7 +207,10 @@ make_shared(const XtRelKey *key)
 	}
 	shared->key = *key;
 	shared->self = self;
-	shared->index_shared = index_shared;
+	/* Wherever a process maps the area, that is by whole pages: what is aligned here is so everywhere. */
+	address = (uintptr_t) dsa_get_address(area, block);
+	shared->index_shared = block + (TYPEALIGN(alignment, address) - address);
+	shared->index_shared_block = block;
 	pg_atomic_init_u32(&shared->refs, 1);
 	pg_atomic_init_u32(&shared->gone, 0);
 	pg_atomic_init_u32(&shared->state, XT_STATE_EMPTY);
@@ -285,7 +290,7 @@ XtSharedRelease(XtShared *shared)
 		return;
 	count = xt_chunk_refs(dsa_get_address(area, shared->index_shared), refs, lengthof(refs));
 	free_refs(refs, count);
-	dsa_free(area, shared->index_shared);
+	dsa_free(area, shared->index_shared_block);
 	dsa_free(area, shared->self);
 }
 

@@ -46,7 +46,8 @@ struct XtShared
 	/* Constant. */
 	XtRelKey	key;
 	dsa_pointer self;
-	dsa_pointer index_shared;	/* the engine's IndexShared */
+	dsa_pointer index_shared;	/* the engine's IndexShared, aligned within */
+	dsa_pointer index_shared_block; /* what has been allocated for it */
 
 	/* Atomics, read without the lock. */
 	pg_atomic_uint32 refs;
@@ -64,8 +65,13 @@ struct XtShared
 	pg_atomic_uint64 images_lsn;	/* end of the WAL that has images of the files; 0 if no redo point
 								 * can lie before it any more (XtImagesMayReplay) */
 
-	/* The writer lock, and what it guards: the file that the state was loaded from. */
+	/*
+	 * The writer lock, which all who insert store to, on a cache line of its own wherever this lies; and what
+	 * it guards: the file that the state was loaded from.
+	 */
+	char		before_lock[PG_CACHE_LINE_SIZE];
 	LWLock		lock;
+	char		after_lock[PG_CACHE_LINE_SIZE];
 	uint64		inode;
 	uint64		device;
 	bool		opened;			/* host buffers have been dropped in this server's life */

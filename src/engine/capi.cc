@@ -73,6 +73,8 @@ void xt_epoch_shared_init(void* memory, uint32_t slots) noexcept {
 
 uint64_t xt_index_shared_bytes(void) noexcept { return sizeof(IndexShared); }
 
+uint64_t xt_index_shared_alignment(void) noexcept { return alignof(IndexShared); }
+
 void xt_preload() noexcept {
   // The C++ library's own references to the allocator; ours are bound when the library is loaded. Containers
   // free by size, which refers to the plain operator: looking that up took a new process 110 us.
@@ -100,6 +102,7 @@ uint32_t xt_runtime_windows_mapped(const XtRuntime* runtime) noexcept {
 XtIndex* xt_index_open(XtRuntime* runtime, void* index_shared, const char* data_path,
                        const char* log_path, XtError* error) noexcept {
   XtIndex* index = nullptr;
+  XT_ASSERT(reinterpret_cast<uintptr_t>(index_shared) % alignof(IndexShared) == 0);
   Guard(error, [&] {
     index = new XtIndex(runtime, static_cast<IndexShared*>(index_shared), data_path, log_path);
     return Status::Ok();
@@ -303,6 +306,10 @@ bool xt_prepare_insert_shared(XtIndex* index, const double* lo, const double* hi
   });
   *prepared = ok && index->beside.prepared();
   return ok;
+}
+
+bool xt_may_insert_shared_again(const XtIndex* index) noexcept {
+  return index->beside.MayBeTriedAgain();
 }
 
 bool xt_prepare_delete(XtIndex* index, uint32_t tree, const double* lo, const double* hi,

@@ -121,8 +121,9 @@ typedef struct XtBuild XtBuild;
 /* --- Process and shared memory ------------------------------------------------------------- */
 XT_API uint64_t xt_epoch_shared_bytes(uint32_t slots) XT_NOEXCEPT;
 XT_API void xt_epoch_shared_init(void *memory, uint32_t slots) XT_NOEXCEPT;
-/* Size of the zeroed shared memory that describes one index. */
+/* Size of the zeroed shared memory that describes one index, and what its address is a multiple of. */
 XT_API uint64_t xt_index_shared_bytes(void) XT_NOEXCEPT;
+XT_API uint64_t xt_index_shared_alignment(void) XT_NOEXCEPT;
 
 /* In the process that others are forked from: has the loader resolve once what it otherwise resolves
  * at the first use in each of them. */
@@ -215,6 +216,8 @@ XT_API bool xt_prepare_insert(XtIndex *index, const double *lo, const double *hi
  * exclusively and use xt_prepare_insert. Who appends to a log first need not have the lower LSN. */
 XT_API bool xt_prepare_insert_shared(XtIndex *index, const double *lo, const double *hi,
 									 uint64_t record_id, bool *prepared, XtError *error) XT_NOEXCEPT;
+/* After that, without W: whether it may go that way now, since others have done what it took. */
+XT_API bool xt_may_insert_shared_again(const XtIndex *index) XT_NOEXCEPT;
 /* Whether an insertion should be tried that way: others have been met lately. */
 XT_API bool xt_take_shared_turn(XtIndex *index) XT_NOEXCEPT;
 /* For who had to wait for W to insert. */

@@ -53,12 +53,13 @@ waits="SELECT shared_inserts, exclusive_retries, lock_waits, latch_waits FROM xt
 } >"$BUILD/parallel.md"
 for method in $METHODS; do
 	note "$method"
-	sql -c 'DROP TABLE IF EXISTS boxes' -c 'CREATE EXTENSION IF NOT EXISTS xtree' -c 'CREATE TABLE boxes (b box)' \
-		-c "INSERT INTO boxes SELECT $random_box $ROWS)) AS places"
-	[ "$method" = none ] || sql -c "CREATE INDEX boxes_b ON boxes USING $method (b)"
-	sql -c CHECKPOINT
 	first=
 	for sessions in $SESSIONS; do
+		# A new one each time: a larger index costs more.
+		sql -c 'DROP TABLE IF EXISTS boxes' -c 'CREATE EXTENSION IF NOT EXISTS xtree' -c 'CREATE TABLE boxes (b box)' \
+			-c "INSERT INTO boxes SELECT $random_box $ROWS)) AS places" 2>/dev/null
+		[ "$method" = none ] || sql -c "CREATE INDEX boxes_b ON boxes USING $method (b)"
+		sql -c CHECKPOINT
 		before='0|0|0|0'
 		[ "$method" != xtree ] || before=$(sql -c "$waits")
 		transactions=$("${PGBENCH:-$("$PG_CONFIG" --bindir)/pgbench}" -n -h "$SOCKETS" -p 5432 -U postgres -M prepared \

@@ -2,7 +2,8 @@
 //
 // Method: for each number of threads (BENCH_THREADS) an index of its own, of BENCH_ROWS boxes (default
 // 500,000) loaded in bulk; the threads then insert as many, spread at random, each its share. In memory, and
-// with files and their log (EVENTUAL; commits by one thread, every 10,000 of its rows).
+// with files and their log (EVENTUAL; commits by one thread, every 10,000 of its rows); BENCH_MODES picks of
+// "memory log".
 // The median of BENCH_RUNS (default 3) runs that take turns. CPU is that of the whole process. Waits are
 // those that xtree_stats shows, too. Prints a Markdown table.
 #include <sys/resource.h>
@@ -35,6 +36,11 @@ std::vector<uint32_t> ThreadCounts() {
   for (uint32_t count; words >> count;) counts.push_back(count);
   XT_ASSERT(!counts.empty());
   return counts;
+}
+
+bool IsWanted(const char* mode) {
+  const char* text = getenv("BENCH_MODES");
+  return text == nullptr || std::string(text).find(mode) != std::string::npos;
 }
 
 double CpuSeconds() {
@@ -109,25 +115,26 @@ void Measure(const Boxes& boxes, DurabilityMode mode, uint32_t threads, Figures*
 int Main() {
   const Boxes boxes(2 * NumberFrom("BENCH_ROWS", 500'000));
   const uint64_t runs = NumberFrom("BENCH_RUNS", 3);
-  constexpr DurabilityMode kModes[] = {DurabilityMode::kInMemory, DurabilityMode::kEventual};
+  std::vector<DurabilityMode> modes;
+  if (IsWanted("memory")) modes.push_back(DurabilityMode::kInMemory);
+  if (IsWanted("log")) modes.push_back(DurabilityMode::kEventual);
   const std::vector<uint32_t> threads = ThreadCounts();
-  std::vector<Figures> figures[std::size(kModes)];
-  for (std::vector<Figures>& of_mode : figures) of_mode.resize(threads.size());
+  std::vector<std::vector<Figures>> figures(modes.size(), std::vector<Figures>(threads.size()));
   for (uint64_t run = 0; run < runs; ++run) {
-    for (size_t m = 0; m < std::size(kModes); ++m) {
+    for (size_t m = 0; m < modes.size(); ++m) {
       for (size_t t = 0; t < threads.size(); ++t) {
-        Measure(boxes, kModes[m], threads[t], &figures[m][t]);
+        Measure(boxes, modes[m], threads[t], &figures[m][t]);
       }
     }
   }
   printf("| insertions into one index, %u processors | threads | a second | of the first | CPU, us | "
          "beside others, %% | lock waits in 1,000 | retries in 1,000 | latch waits in 1,000 |\n"
          "|---|---|---|---|---|---|---|---|---|\n", std::thread::hardware_concurrency());
-  for (size_t m = 0; m < std::size(kModes); ++m) {
+  for (size_t m = 0; m < modes.size(); ++m) {
     for (size_t t = 0; t < threads.size(); ++t) {
       const Figures& f = figures[m][t];
       printf("| %s | %u | **%.0f** | %.2f | %.2f | %.1f | %.2f | %.2f | %.2f |\n",
-             kModes[m] == DurabilityMode::kInMemory ? "in memory" : "files and log", threads[t],
+             modes[m] == DurabilityMode::kInMemory ? "in memory" : "files and log", threads[t],
              Median(f.rate), Median(f.rate) / Median(figures[m][0].rate), Median(f.cpu_us),
              Median(f.shared), Median(f.lock_waits), Median(f.retries), Median(f.latch_waits));
     }

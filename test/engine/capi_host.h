@@ -44,7 +44,8 @@ class Host {
     std::free(epochs_);
   }
   void Open() {
-    shared_ = std::calloc(1, xt_index_shared_bytes());
+    shared_ = std::aligned_alloc(xt_index_shared_alignment(), xt_index_shared_bytes());
+    std::memset(shared_, 0, xt_index_shared_bytes());
     index_ = xt_index_open(runtime_, shared_, data_.c_str(), logged_ ? log_.c_str() : nullptr,
                            &error_);
   }

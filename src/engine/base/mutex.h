@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "base/macros.h"
+#include "base/spin_latch.h"
 
 namespace xtree {
 
@@ -38,17 +39,34 @@ class XT_THREAD_ATTRIBUTE(scoped_lockable) MutexLock {
 
 // For one, or for several at a time that share it. Of the C library's kinds the one that does not hand the
 // lock over: where processors are scarce, everybody would wait for the next one to be scheduled. It lets who
-// shares it go before who waits for it alone; its users see to it that this has an end.
-class XT_THREAD_ATTRIBUTE(capability("mutex")) SharedMutex {
+// shares it go before who waits for it alone; its users see to it that this has an end. Who finds it taken looks
+// again for some microseconds: most holders are done by then, and to sleep and be woken takes longer.
+// A cache line of its own, since all who share it store to it.
+class XT_THREAD_ATTRIBUTE(capability("mutex")) alignas(64) SharedMutex {
  public:
   SharedMutex() = default;
   SharedMutex(const SharedMutex&) = delete;
-  void lock() XT_THREAD_ATTRIBUTE(acquire_capability()) { pthread_rwlock_wrlock(&lock_); }
+  void lock() XT_THREAD_ATTRIBUTE(acquire_capability()) {
+    LockUnless([] { return false; });
+  }
+  // False, and not locked, if `needless` came true before it could be had.
+  template <class Condition>
+  bool LockUnless(const Condition& needless) XT_THREAD_ATTRIBUTE(try_acquire_capability(true)) {
+    for (uint32_t i = 0; i < kTriesBeforeSleep; ++i, CpuRelax()) {
+      if (needless()) return false;
+      if (pthread_rwlock_trywrlock(&lock_) == 0) return true;
+    }
+    pthread_rwlock_wrlock(&lock_);
+    return true;
+  }
   void unlock() XT_THREAD_ATTRIBUTE(release_capability()) { pthread_rwlock_unlock(&lock_); }
   bool try_lock() XT_THREAD_ATTRIBUTE(try_acquire_capability(true)) {
     return pthread_rwlock_trywrlock(&lock_) == 0;
   }
   void lock_shared() XT_THREAD_ATTRIBUTE(acquire_shared_capability()) {
+    for (uint32_t i = 0; i < kTriesBeforeSleep; ++i, CpuRelax()) {
+      if (pthread_rwlock_tryrdlock(&lock_) == 0) return;
+    }
     pthread_rwlock_rdlock(&lock_);
   }
   void unlock_shared() XT_THREAD_ATTRIBUTE(release_shared_capability()) {
@@ -59,6 +77,7 @@ class XT_THREAD_ATTRIBUTE(capability("mutex")) SharedMutex {
   }
 
  private:
+  static constexpr uint32_t kTriesBeforeSleep = 400;  // Some 20 us.
   pthread_rwlock_t lock_ = PTHREAD_RWLOCK_INITIALIZER;
 };
 

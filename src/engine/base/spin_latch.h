@@ -17,6 +17,13 @@
 
 namespace xtree {
 
+// Between two looks at a word that another processor is about to change.
+inline void CpuRelax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
 class SpinLatch {
  public:
   explicit SpinLatch(std::atomic<uint32_t>* word) : word_(*word) {
@@ -24,9 +31,12 @@ class SpinLatch {
     waited_ = true;
     uint32_t tries = 0;
     do {
-      // The holder may have been preempted, or have met a page that is being written.
+      // Held for some hundred instructions; but the holder may have been preempted, or have met a page that is
+      // being written.
       while (word_.load(std::memory_order_relaxed) != 0) {
-        if (++tries % kTriesBeforeSleep != 0) {
+        if (++tries < kTriesBeforeYield) {
+          CpuRelax();
+        } else if (tries % kTriesBeforeSleep != 0) {
           std::this_thread::yield();
         } else {
           std::this_thread::sleep_for(std::chrono::microseconds(20));
@@ -39,6 +49,7 @@ class SpinLatch {
   bool waited() const { return waited_; }
 
  private:
+  static constexpr uint32_t kTriesBeforeYield = 32;
   static constexpr uint32_t kTriesBeforeSleep = 64;
   std::atomic<uint32_t>& word_;
   bool waited_ = false;

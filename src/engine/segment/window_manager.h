@@ -133,11 +133,12 @@ class WindowManager {
   FileSystem* const fs_;
   WindowBudget* const budget_;
   const std::string path_;
-  std::atomic<uint32_t> pins_{0};
+  // All threads of a process store here; apart from what every look-up reads.
+  alignas(64) std::atomic<uint32_t> pins_{0};
   std::atomic<bool> evicting_{false};     // TryEvict is at work.
   std::atomic<bool> recent_{false};       // Pinned since eviction last looked.
   std::atomic<bool> trim_wanted_{false};  // Mapped a window over the budget.
-  std::atomic<std::byte*>* bases_;   // kWindowsMax slots of lazily touched anonymous memory.
+  alignas(64) std::atomic<std::byte*>* bases_;   // kWindowsMax slots of lazily touched anonymous memory.
   std::atomic<uint32_t> faults_{0};
   // Guarded by budget_->mutex_.
   WindowManager* lru_prev_ = nullptr;

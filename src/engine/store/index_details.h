@@ -39,6 +39,8 @@ class OperationLog {
   virtual void UnreserveFrameShared(uint32_t) noexcept {}
   virtual void AppendInsertShared(uint32_t, const KeySpec&, const Key&, uint64_t,
                                   uint64_t) noexcept {}
+  // Names the block that has the last frame. Without any lock.
+  virtual uint64_t LastBlock() const noexcept { return 0; }
 };
 
 // Which tree a row belongs to, and its key there (only the first `dims` of each corner are set). `key`

@@ -4,9 +4,13 @@
 //
 // Who may write what: unless a member says otherwise, under the index's writer lock; members that are
 // read without it are atomics.
+//
+// What writers beside each other store to lies on cache lines of its own (kCacheLineBytes), apart from what
+// everybody only reads: else each insertion would take the root's line away from all other processors.
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 #include "base/shared_array.h"
@@ -16,6 +20,7 @@
 
 namespace xtree {
 
+inline constexpr uint32_t kCacheLineBytes = 64;
 inline constexpr uint32_t kTrees = 2;         // 0: the keys. 1: rows whose key is NULL or unordered
 inline constexpr uint32_t kTreeMain = 0;      //    (has a NaN coordinate), a 1-D f64 point tree of
 inline constexpr uint32_t kTreeNull = 1;      //    NullTreeKey values.
@@ -27,11 +32,11 @@ struct TreeShared {
   KeySpec spec;                               // Constant after Create/Open.
   uint8_t reserved[5];
   std::atomic<uint64_t> root;                 // NodeId value; 0 while the tree is empty.
-  std::atomic<uint64_t> entries;
   std::atomic<uint32_t> height;               // 0 empty, 1 a single leaf. Statistics: readers take
                                               // a node's level from its header.
   std::atomic<uint32_t> supernodes;           // Inner nodes of more than one extent order above base.
   std::atomic<uint64_t> nodes_by_level[kTreeLevelsMax];
+  alignas(kCacheLineBytes) std::atomic<uint64_t> entries;
 };
 
 // Identity of the relation that the files belong to, and of the cluster; zeros standalone. Stored in
@@ -69,37 +74,37 @@ struct LogShared {
   std::atomic<uint64_t> start_seq;       // First log segment sequence that recovery needs.
   std::atomic<uint64_t> current_seq;     // Segment being appended to; 0 before the log exists.
   uint32_t current_segment;              // Its place in the log file (segment number).
-  uint32_t current_block;                // Block within it, and
-  uint32_t current_offset;               // the next free byte in that block.
+  uint32_t current_block;                // Block within it (current_offset: below).
   std::atomic<uint32_t> file_blocks;     // Reserved blocks of the log file.
-  std::atomic<uint64_t> bytes;           // Frame bytes since start_seq.
-  std::atomic<uint64_t> appended_lsn;    // Highest LSN appended or recovered.
-  std::atomic<uint64_t> appended_ops;
   std::atomic<uint64_t> synced_ops;      // Standalone group commit: ops known durable.
   uint32_t timeline;                     // Engine timeline of new frames.
   uint32_t sealed;                       // The next frame opens a new segment.
   uint32_t previous_end;                 // While sealed: frame position at which the last block ended.
   uint32_t free_hint;                    // No segment below this one is free.
   uint64_t capture_id;                   // Named by the headers of new log blocks.
-  std::atomic<uint64_t> end_mark;        // Log position (sequence << 32 | frame position) after the
-                                         // last frame, and
-  std::atomic<uint64_t> durable_mark;    // the one before which everything is known to be on disk.
-  std::atomic<uint32_t> latch;           // base/spin_latch.h.
+  std::atomic<uint64_t> durable_mark;    // Log position before which everything is known to be on disk.
+  // What every append changes: one line, so that it moves once from writer to writer.
+  alignas(kCacheLineBytes) std::atomic<uint32_t> latch;  // base/spin_latch.h.
   uint32_t reserved_bytes;               // Of the open block, for frames that are not appended yet.
+  uint32_t current_offset;               // The next free byte in the open block.
+  std::atomic<uint64_t> bytes;           // Frame bytes since start_seq.
+  std::atomic<uint64_t> appended_lsn;    // Highest LSN appended or recovered.
+  std::atomic<uint64_t> appended_ops;
+  std::atomic<uint64_t> end_mark;        // Log position (sequence << 32 | frame position) after the
+                                         // last frame.
   uint64_t latch_waits;
 };
+static_assert(offsetof(LogShared, latch_waits) + 8 - offsetof(LogShared, latch) <= kCacheLineBytes);
 
 // Several writers at a time insert under the writer lock taken shared (src/README.md, "Writers beside each
-// other"). A latch stands for the leaves whose handles it is the remainder of, one at a time; it is as
-// long as a cache line, so that two at most share one.
-struct LeafLatch {
+// other"). A latch stands for the leaves whose handles it is the remainder of, one at a time.
+struct alignas(kCacheLineBytes) LeafLatch {
   std::atomic<uint32_t> latch;           // base/spin_latch.h. Guards what follows, and appends.
   uint32_t reserved;                     // Entries for which writers have made sure of room.
   uint64_t appends;
   uint64_t waits;
-  uint8_t padding[40];
 };
-static_assert(sizeof(LeafLatch) == 64);
+static_assert(sizeof(LeafLatch) == kCacheLineBytes);
 inline constexpr uint32_t kLeafLatches = 32;
 
 struct WritersShared {
@@ -109,11 +114,15 @@ struct WritersShared {
   LeafLatch leaves[kLeafLatches];
 
   // Who is alone takes the lock exclusively, and needs no latches. Who finds it taken is not alone, and
-  // for a while shares it.
+  // for a while shares it. Each thread counts some turns of its own before it says so; that is a guess, in
+  // which turns may get lost or come from another index.
   bool TakeSharedTurn() {
+    static thread_local uint32_t turns = 0;
     const uint32_t left = shared_turns.load(std::memory_order_relaxed);
     if (left == 0) return false;
-    shared_turns.store(left - 1, std::memory_order_relaxed);  // A guess, so one may get lost.
+    if (++turns % kTurnsAtOnce == 0) {
+      shared_turns.store(left > kTurnsAtOnce ? left - kTurnsAtOnce : 0, std::memory_order_relaxed);
+    }
     return true;
   }
   void NoteLockWait() {
@@ -125,6 +134,7 @@ struct WritersShared {
   LeafLatch* LeafOf(uint64_t handle) { return &leaves[handle % kLeafLatches]; }
 
   static constexpr uint32_t kSharedTurns = 1024;
+  static constexpr uint32_t kTurnsAtOnce = 16;
 };
 
 struct IndexShared {
@@ -132,9 +142,9 @@ struct IndexShared {
   std::atomic<uint32_t> broken;          // Marked broken: every use errors.
   Identity identity;
   std::atomic<uint64_t> published_epoch; // Readers load this after pinning. Starts at 1.
-  std::atomic<uint64_t> applied_lsn;     // Highest LSN applied to the tree.
   TreeShared trees[kTrees];
-  ObjectTableShared table;
+  alignas(kCacheLineBytes) std::atomic<uint64_t> applied_lsn;  // Highest LSN applied to the tree.
+  alignas(kCacheLineBytes) ObjectTableShared table;
   AllocatorShared allocator;
   CaptureShared capture;
   LogShared log;

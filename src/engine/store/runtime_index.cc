@@ -71,12 +71,12 @@ Status RuntimeIndex::InsertNull(uint64_t record_id) {
 }
 
 // Beside others, if that is all it takes.
-Status RuntimeIndex::InsertBeside(const Key* key, uint64_t record_id, bool* done) {
-  SharedInsertion insertion(node_store_, log_);
+Status RuntimeIndex::InsertBeside(SharedInsertion* insertion, const Key* key, uint64_t record_id,
+                                  bool* done) {
   XT_RETURN_IF_ERROR(Usable());
-  XT_RETURN_IF_ERROR(insertion.Prepare(key, record_id));
-  *done = insertion.prepared();
-  if (*done) insertion.Apply(0);
+  XT_RETURN_IF_ERROR(insertion->Prepare(key, record_id));
+  *done = insertion->prepared();
+  if (*done) insertion->Apply(0);
   return Status::Ok();
 }
 
@@ -92,19 +92,22 @@ Status RuntimeIndex::InsertRow(const Key* key, uint64_t record_id) {
     }
   }
   if (beside) {
-    if (XT_UNLIKELY(!writer_mutex_.try_lock_shared())) {
+    SharedInsertion insertion(node_store_, log_);
+    for (;;) {
+      if (XT_UNLIKELY(!writer_mutex_.try_lock_shared())) {
+        writers.NoteLockWait();
+        writer_mutex_.lock_shared();
+      }
+      bool done = false;
+      {
+        const std::shared_lock<SharedMutex> unlock(writer_mutex_, std::adopt_lock);
+        XT_RETURN_IF_ERROR(InsertBeside(&insertion, key, record_id, &done));
+      }
+      if (done) return Status::Ok();
+      if (writer_mutex_.try_lock()) break;
       writers.NoteLockWait();
-      writer_mutex_.lock_shared();
-    }
-    bool done = false;
-    {
-      const std::shared_lock<SharedMutex> unlock(writer_mutex_, std::adopt_lock);
-      XT_RETURN_IF_ERROR(InsertBeside(key, record_id, &done));
-    }
-    if (done) return Status::Ok();
-    if (!writer_mutex_.try_lock()) {
-      writers.NoteLockWait();
-      writer_mutex_.lock();
+      // Whoever meets a full log block first opens the next one; the others then go on beside.
+      if (writer_mutex_.LockUnless([&] { return insertion.MayBeTriedAgain(); })) break;
     }
   }
   {

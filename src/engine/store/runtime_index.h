@@ -39,7 +39,7 @@ class RuntimeIndex : public Index {
   // Takes the lock in one of two ways, which clang's analysis cannot follow.
   Status InsertRow(const Key* key, uint64_t record_id)
       XT_THREAD_ATTRIBUTE(no_thread_safety_analysis);
-  Status InsertBeside(const Key* key, uint64_t record_id, bool* done)
+  Status InsertBeside(SharedInsertion* insertion, const Key* key, uint64_t record_id, bool* done)
       XT_THREAD_ATTRIBUTE(requires_shared_capability(writer_mutex_));
   Status SearchTree(uint32_t tree, const Predicate& predicate, const Visitor& visit);
   const KeySpec& spec() const { return node_store_->shared()->trees[kTreeMain].spec; }

@@ -7,20 +7,26 @@ Status SharedInsertion::Prepare(const Key* key, uint64_t record_id) {
   IndexShared* shared = store_->shared();
   XT_RETURN_IF_ERROR(RouteRow(*shared, key, record_id, &tree_, &key_));
   record_id_ = record_id;
-  WindowManager* windows = store_->windows();
-  WindowPin pin(windows);
+  store_->windows()->Pin();  // Until Apply or Discard, if this prepares.
+  const Status status = PreparePinned();
+  if (!prepared_) store_->windows()->Unpin();
+  return status;
+}
+
+Status SharedInsertion::PreparePinned() {
+  IndexShared* shared = store_->shared();
   bool possible = false;
+  log_was_full_ = false;
   XT_RETURN_IF_ERROR(append_.Locate(tree_, key_, &possible));
   const uint32_t payload_bytes = InsertPayloadBytes(shared->trees[tree_].spec);
-  if (possible && (log_ == nullptr || log_->ReserveFrameShared(payload_bytes))) {
+  if (possible && log_ != nullptr && !log_->ReserveFrameShared(payload_bytes)) {
+    log_was_full_ = true;
+    full_block_ = log_->LastBlock();
+  } else if (possible) {
     prepared_ = append_.Reserve();
     if (!prepared_ && log_ != nullptr) log_->UnreserveFrameShared(payload_bytes);
   }
-  if (prepared_) {
-    windows->Pin();  // Until Apply or Discard.
-  } else {
-    shared->writers.exclusive_turns.fetch_add(1, std::memory_order_relaxed);
-  }
+  if (!prepared_) shared->writers.exclusive_turns.fetch_add(1, std::memory_order_relaxed);
   return Status::Ok();
 }
 

@@ -28,15 +28,21 @@ class SharedInsertion {
   // of the log. Let the lock go, take it exclusively, and use IndexDetails. `key` null: the row's key is NULL.
   Status Prepare(const Key* key, uint64_t record_id);
   bool prepared() const { return prepared_; }
+  // Then, without the lock: whether Prepare may do now, since others have opened the log block that was wanted.
+  bool MayBeTriedAgain() const { return log_was_full_ && log_->LastBlock() != full_block_; }
   // Logs, then shows the entry. `lsn`: the host's end LSN, 0 if none; those of different writers need not
   // come in their order.
   void Apply(uint64_t lsn) noexcept;
   void Discard() noexcept;
 
  private:
+  Status PreparePinned();
+
   StoreInterface* const store_;
   OperationLog* const log_;
   bool prepared_ = false;
+  bool log_was_full_ = false;  // That is all that kept it from being prepared,
+  uint64_t full_block_ = 0;    // and this block was the last one.
   uint32_t tree_ = 0;
   uint64_t record_id_ = 0;
   Key key_;
