@@ -1,7 +1,8 @@
 # Goal: sessions that insert into the same indexes at the same time leave what one after another would
 # leave, beside everything that takes the index alone, and after any of them has been killed.
-# Method: rounds of four sessions each, with data checksums on: left alone; beside VACUUM, folds and
-# checkpoints; with one of them killed, or the server stopped at once, in the middle. That they did insert
+# Method: rounds of four sessions each, with data checksums on: left alone; beside VACUUM, folds,
+# checkpoints, and a session that compares index and heap in one snapshot again and again (PARALLEL_ROUNDS
+# times, default once); with one of them killed, or the server stopped at once, in the middle. That they did insert
 # beside each other, and not only in turn, is read from xtree_stats. And a session that stops itself between
 # its WAL record and its append, while another, whose record comes later, appends and commits.
 use strict;
@@ -57,16 +58,42 @@ is($node->safe_psql('postgres', $stats), 't', 'sessions did share the lock')
   or diag($node->safe_psql('postgres',
 	q(SELECT shared_inserts, exclusive_retries, lock_waits, latch_waits FROM xtree_stats('t_p'))));
 
-@writers = start_writers(2, 60);
-foreach my $turn (1 .. 6)
+# What one snapshot sees by the index and by the heap.
+my $compare = <<'SQL';
+BEGIN ISOLATION LEVEL REPEATABLE READ;
+DO $$
+DECLARE
+	by_index text;
+	by_heap text;
+BEGIN
+	SET LOCAL enable_bitmapscan = off;
+	SET LOCAL enable_seqscan = off;
+	SELECT count(*) || ' rows, sum ' || sum(id) INTO by_index FROM t WHERE p <@ box '((-90,-45),(90,45))';
+	SET LOCAL enable_seqscan = on;
+	SET LOCAL enable_indexscan = off;
+	SELECT count(*) || ' rows, sum ' || sum(id) INTO by_heap FROM t WHERE p <@ box '((-90,-45),(90,45))';
+	IF by_index IS DISTINCT FROM by_heap THEN
+		RAISE EXCEPTION 'index: %, heap: %', by_index, by_heap;
+	END IF;
+END $$;
+COMMIT;
+SQL
+foreach my $round (1 .. $ENV{PARALLEL_ROUNDS} // 1)
 {
-	$node->safe_psql('postgres', "DELETE FROM t WHERE id % 101 = $turn; VACUUM t");
-	$node->safe_psql('postgres', "SELECT xtree_checkpoint('t_p'), xtree_checkpoint('t_b')");
-	$node->safe_psql('postgres', 'CHECKPOINT');
-	$node->safe_psql('postgres', q(SELECT xtree_check('t_p', true), xtree_check('t_b')));
+	@writers = start_writers(100 + $round, 60);
+	my $reader = start_session($node, "\\set ON_ERROR_STOP 1\n" . $compare x 25);
+	foreach my $turn (1 .. 6)
+	{
+		my $of = ($round * 6 + $turn) % 101;
+		$node->safe_psql('postgres', "DELETE FROM t WHERE id % 101 = $of; VACUUM t");
+		$node->safe_psql('postgres', "SELECT xtree_checkpoint('t_p'), xtree_checkpoint('t_b')");
+		$node->safe_psql('postgres', 'CHECKPOINT');
+		$node->safe_psql('postgres', q(SELECT xtree_check('t_p', true), xtree_check('t_b')));
+	}
+	$_->finish foreach @writers;
+	ok($reader->finish, 'each snapshot saw the same by index and by heap');
+	index_equals_heap($node, 't', 'beside VACUUM, folds and checkpoints');
 }
-$_->finish foreach @writers;
-index_equals_heap($node, 't', 'beside VACUUM, folds and checkpoints');
 
 # A backend is killed: everybody starts again, without the latches and promises of shared memory.
 foreach my $round (3 .. 5)

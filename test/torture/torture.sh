@@ -4,6 +4,7 @@
 #
 # TORTURE_PARTS picks parts (default: all):
 #   stress     the engine's stress test, and 1,200 indexes with 100,800 segments in one process
+#   threads    threads that insert, delete, read, fold and check one index, under ThreadSanitizer and without
 #   crashes    the engine on the simulated disk: power cuts at every operation, series of them
 #   flips      every byte of small indexes' data files and logs flipped
 #   mutations  mutated files for each reader
@@ -16,10 +17,11 @@
 #   long       long forms of other TAP tests
 # TORTURE_LENGTH (default 1; 0.1 or 24 will do) multiplies the number of rounds of all of them; 1 takes some
 # forty minutes of two idle processors. TORTURE_SEED repeats a run's choices. Some single numbers can be set, too: TORTURE_MINUTES
-# (of the kill loop), TORTURE_RECORDS (of the stress test), TORTURE_INPUTS (mutated files),
+# (of the kill loop), TORTURE_RECORDS (of the stress test), TORTURE_OPERATIONS (of each thread, under the sanitizer;
+# ten times as many without it), TORTURE_INPUTS (mutated files),
 # TORTURE_FUZZ_SECONDS (of each fuzzer), LEAK_CYCLES (of each kind).
 cd "$(dirname "$0")/../.."
-TORTURE_PARTS=${TORTURE_PARTS:-stress crashes flips mutations fuzzers kill power restores leaks indexes long}
+TORTURE_PARTS=${TORTURE_PARTS:-stress threads crashes flips mutations fuzzers kill power restores leaks indexes long}
 purpose=check
 case " $TORTURE_PARTS " in *" fuzzers "*) purpose=torture ;; esac
 test/lib/setup.sh $purpose || { echo "0 passed, 1 failed"; exit 1; }
@@ -73,6 +75,18 @@ part_stress() {
 	begin "1,200 indexes with 100,800 segments in one process"
 	XTREE_SCALE_INDEXES=1200 run_gtests scale "" scale_test
 	grep -h '^  ' "$CHECK"/gtest-scale/scale_test.log 2>/dev/null | sed 's/^ */   /'
+	end
+}
+
+part_threads() {
+	local operations=${TORTURE_OPERATIONS:-$(scaled 4000)}
+	begin "threads that write, under ThreadSanitizer, $operations insertions each"
+	XTREE_PARALLEL_OPERATIONS=$operations GTEST_SHARDS=$JOBS \
+		GTEST_FILTER='*ParallelInsertTest*:*SharedInsertionThreads*:*Concurrency*' run_gtests tsan thread store_test
+	end
+	begin "the same without it, $((operations * 10)) insertions each"
+	XTREE_PARALLEL_OPERATIONS=$((operations * 10)) GTEST_SHARDS=$JOBS \
+		GTEST_FILTER='*ParallelInsertTest*' run_gtests threads "" store_test
 	end
 }
 
@@ -161,7 +175,7 @@ tap_tests() {
 		restores) echo test/t/022_pitr.pl test/t/023_backup_order.pl test/t/024_standby_load.pl test/t/025_ghosts.pl ;;
 		leaks) echo test/t/018_leaks.pl ;;
 		indexes) echo test/t/029_many_indexes.pl ;;
-		long) echo test/t/008_images.pl test/t/012_cancel.pl ;;
+		long) echo test/t/008_images.pl test/t/012_cancel.pl test/t/046_parallel.pl ;;
 	esac
 }
 
@@ -172,7 +186,7 @@ run_servers() {
 	export ORDER_ROUNDS=$(scaled 10) ORDER_SEED=$TORTURE_SEED STANDBY_ROUNDS=$(scaled 10) \
 		STANDBY_SEED=$TORTURE_SEED GHOST_ROUNDS=$(scaled 20) GHOST_SEED=$TORTURE_SEED
 	export LEAK_CYCLES=${LEAK_CYCLES:-$(scaled 10000)} XTREE_SCALE_PARTITIONS=1000
-	export XTREE_IMAGES_ROUNDS=$(scaled 10) XTREE_CANCEL_ROWS=1000000
+	export XTREE_IMAGES_ROUNDS=$(scaled 10) XTREE_CANCEL_ROWS=1000000 PARALLEL_ROUNDS=$(scaled 10)
 	TAP_SECONDS=$((TORTURE_MINUTES * 60 + 1800 + $(scaled 3600)))
 	begin "servers:$1"
 	if prepare_postgres && prepare_sources; then
@@ -193,7 +207,7 @@ run_servers() {
 servers=
 for part in $TORTURE_PARTS; do
 	case $part in
-		stress | crashes | flips | mutations | fuzzers) "part_$part" ;;
+		stress | threads | crashes | flips | mutations | fuzzers) "part_$part" ;;
 		kill | power | restores | leaks | indexes | long) servers="$servers $(tap_tests "$part")" ;;
 		*) say "there is no part $part"; failed=$((failed + 1)) ;;
 	esac

@@ -3,6 +3,8 @@
 // Method: threads insert, search, delete, commit and fold, in all numbers up to eight; what each has
 // been told is compared with what is there. Meant for the thread sanitizer, too. (Halves of insertions in any
 // order: shared_insertion_test.cc.)
+//   XTREE_PARALLEL_OPERATIONS  insertions of each thread (default 3,000; 400 under the sanitizer)
+//   XTREE_PARALLEL_CRASHES     power cuts (default 24)
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -26,7 +28,7 @@
 namespace xtree {
 namespace {
 
-constexpr uint64_t kPerThread = XT_TSAN ? 400 : 3000;
+const uint64_t kPerThread = FromEnvironment("XTREE_PARALLEL_OPERATIONS", XT_TSAN ? 400 : 3000);
 
 // Every insertion is tried beside others first, also by who is alone.
 void AlwaysShare(Index* index) {
@@ -156,6 +158,81 @@ TEST_P(ParallelInsertTest, BesideEverythingElseAndOverARestart) {
   ExpectSound(index);
 }
 
+// Everything at once: writers that insert and delete their oldest entries, folds that capture, give space
+// back and punch it, a checker, and readers that pin epochs meanwhile. A reader knows what it must find: what
+// had been inserted before it began and was not yet being deleted when it ended; and what it must not: what was
+// gone before it began.
+TEST_P(ParallelInsertTest, ReadersSeeWhatTheyMustBesideAll) {
+  struct Progress {
+    std::atomic<uint64_t> inserted{0};   // Ids below are there, but for those below `deleting`,
+    std::atomic<uint64_t> deleting{0};   // which may be gone,
+    std::atomic<uint64_t> deleted{0};    // and those below this are.
+  };
+  constexpr uint64_t kKept = 300;
+  constexpr uint64_t kBatch = 50;
+  auto runtime = DurableRuntime::Open(OptionsOf(DurabilityMode::kEventual)).value();
+  Index* index = runtime->CreateIndex(kName, SmallOptions()).value();
+  AlwaysShare(index);
+  std::vector<Progress> progress(threads());
+  std::atomic<uint32_t> running{threads()};
+  std::vector<std::thread> workers;
+  for (uint32_t t = 0; t < threads(); ++t) {
+    workers.emplace_back([&, t] {
+      Progress& mine = progress[t];
+      for (uint64_t i = 0; i < kPerThread; ++i) {
+        ASSERT_TRUE(index->Insert(KeyOf(IdOf(t, i)), IdOf(t, i)).ok());
+        mine.inserted.store(i + 1);
+        const uint64_t gone = mine.deleted.load();
+        if (i - gone < kKept + kBatch) continue;
+        mine.deleting.store(gone + kBatch);
+        for (uint64_t victim = gone; victim < gone + kBatch; ++victim) {
+          bool found = false;
+          ASSERT_TRUE(index->Delete(KeyOf(IdOf(t, victim)), IdOf(t, victim), &found).ok());
+          ASSERT_TRUE(found) << victim;
+        }
+        mine.deleted.store(gone + kBatch);
+      }
+      running.fetch_sub(1);
+    });
+  }
+  std::atomic<uint64_t> searches{0};
+  for (int reader = 0; reader < 2; ++reader) {
+    workers.emplace_back([&] {
+      while (running.load() > 0 && !HasFailure()) {
+        std::vector<uint64_t> inserted, deleted;
+        for (const Progress& of : progress) {
+          inserted.push_back(of.inserted.load());
+          deleted.push_back(of.deleted.load());
+        }
+        const State found = ReadState(index);  // Notices an entry that comes twice, and a wrong key.
+        for (uint32_t t = 0; t < threads(); ++t) {
+          for (uint64_t i = progress[t].deleting.load(); i < inserted[t]; ++i) {
+            ASSERT_TRUE(found.contains(IdOf(t, i))) << "thread " << t << ", " << i;
+          }
+          for (uint64_t i = deleted[t] < 2 * kKept ? 0 : deleted[t] - 2 * kKept; i < deleted[t]; ++i) {
+            ASSERT_FALSE(found.contains(IdOf(t, i))) << "thread " << t << ", " << i;
+          }
+        }
+        searches.fetch_add(1);
+      }
+    });
+  }
+  while (running.load() > 0 && !HasFailure()) {
+    ASSERT_TRUE(index->Checkpoint().ok());
+    ExpectSound(index);
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  for (std::thread& worker : workers) worker.join();
+  EXPECT_GT(searches.load(), 0u);
+  State expected;
+  for (uint32_t t = 0; t < threads(); ++t) {
+    for (uint64_t i = progress[t].deleted; i < kPerThread; ++i) expected.insert(IdOf(t, i));
+  }
+  EXPECT_EQ(ReadState(index), expected);
+  ExpectSound(index);
+  ExpectNothingReserved(*index->store()->shared());
+}
+
 // A leaf whose latch many wait for, and boxes that all of them widen.
 TEST_P(ParallelInsertTest, AllIntoOneLeaf) {
   RuntimeOptions options = OptionsOf(DurabilityMode::kInMemory);
@@ -193,8 +270,7 @@ INSTANTIATE_TEST_SUITE_P(Threads, ParallelInsertTest, ::testing::Values(1, 2, 4,
 // inserted. (Syncs of the simulated disk read pages that others store to.)
 TEST(ParallelInsertCrash, WhatWasCommittedIsThere) {
   if (XT_TSAN) GTEST_SKIP();
-  uint64_t rounds = 24;
-  if (const char* text = std::getenv("XTREE_PARALLEL_CRASHES")) rounds = std::strtoull(text, nullptr, 10);
+  const uint64_t rounds = FromEnvironment("XTREE_PARALLEL_CRASHES", 24);
   uint64_t shared_appends = 0;
   for (uint64_t seed = 1; seed <= rounds; ++seed) {
     SCOPED_TRACE(::testing::Message() << "seed=" << seed);
