@@ -45,10 +45,12 @@ for method in $METHODS; do
 	start=$(now)
 	sql -c "SET enable_seqscan = off; SELECT count(*) FROM points WHERE p <@ box '((8,47),(8.001,47.001))'" >/dev/null
 	figure "$method" "first query after it, s" "$(since "$start")"
-	sql -c 'DELETE FROM points WHERE id % 50 = 7'
+	sql -c 'CREATE TABLE gone AS SELECT * FROM points WHERE id % 50 = 7' -c 'DELETE FROM points WHERE id % 50 = 7'
 	start=$(now)
 	sql -c 'VACUUM points'
 	figure "$method" "VACUUM after 2 % deletes, s" "$(since "$start")"
-	sql -c 'DROP INDEX points_p' -c "CALL restore($ROWS)"
+	# As before, for the next method: what was deleted takes the gaps that it left.
+	sql -c 'DROP INDEX points_p' -c 'DELETE FROM points WHERE id = 0' -c 'VACUUM points' \
+		-c 'INSERT INTO points SELECT * FROM gone' -c 'DROP TABLE gone'
 done
 awk -F'|' -v methods="$METHODS" -f test/bench/report.awk "$BUILD/large.txt" | tee "$BUILD/large.md"

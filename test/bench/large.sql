@@ -19,16 +19,6 @@ BEGIN
 		WHERE abs(x - p[0]) < 0.55 AND abs(y - p[1]) < 0.55)::float8 / 100 * wanted / (SELECT count(*) FROM raw));
 END $$;
 
--- As before the inserts and deletions.
-CREATE PROCEDURE restore(wanted bigint) LANGUAGE plpgsql AS $$
-BEGIN
-	TRUNCATE points;
-	PERFORM setseed(0.25);
-	INSERT INTO points
-		SELECT row_number() OVER (), point(x + random() - 0.5, y + random() - 0.5)
-		FROM generate_series(1, 1 + wanted / (SELECT count(*) FROM raw)), raw LIMIT wanted;
-END $$;
-
 CREATE FUNCTION time_windows(wanted int) RETURNS numeric LANGUAGE plpgsql
 	SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
