@@ -23,6 +23,7 @@
 #endif
 
 #include "object/epoch.h"
+#include "object/object_table.h"
 #include "store/memory_store.h"
 #include "tree/bulk_loader.h"
 #include "tree/checker.h"
@@ -277,6 +278,32 @@ void BoostNearest(benchmark::State& state) {
 }
 BENCHMARK(BoostNearest)->DenseRange(0, 2);
 #endif
+
+// All that a sharded table can cost over one that is not: look-ups know nothing of shards, and this is the whole
+// of taking a handle and giving it back, which an insertion does when it splits a node.
+void HandleOfOneShard(benchmark::State& state) {
+  auto shared = std::make_unique<ObjectTableShared>();
+  EntryArray entries;
+  VersionArray versions;
+  PageInfoArray infos;
+  entries.Attach(&shared->entries);
+  versions.Attach(&shared->versions);
+  infos.Attach(&shared->page_infos);
+  std::vector<std::unique_ptr<void, decltype(&std::free)>> chunks;
+  const auto provide = [&](auto* array) {
+    chunks.emplace_back(std::calloc(1, array->LevelBytes(0)), &std::free);
+    array->Provide(0, 0, chunks.back().get());
+  };
+  provide(&entries);
+  provide(&infos);
+  ObjectTable table(shared.get(), &entries, &versions, &infos);
+  for (auto _ : state) {
+    NodeId id;
+    XT_ASSERT(table.AllocateHandle(&id));
+    table.FreeHandle(id.handle());
+  }
+}
+BENCHMARK(HandleOfOneShard);
 
 }  // namespace
 }  // namespace xtree
