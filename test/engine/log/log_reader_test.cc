@@ -297,7 +297,7 @@ TEST(LogReader, ALogThatHoldsLessThanItWasSyncedWithIsBroken) {
     return f.Recover(HostPolicy(1, ends), &values, held).code();
   };
   const size_t frame = sizeof(BlockHeader) + 20 * 64;
-  EXPECT_EQ(zeros(frame, frame + 64), Code::kBroken);                       // One record.
+  EXPECT_EQ(zeros(frame, frame + 64), Code::kCorruption);                   // One record: seen by those behind it.
   EXPECT_EQ(zeros(0, whole.size()), Code::kBroken);                         // All of it.
   EXPECT_EQ(zeros((blocks - 2) * kBlockBytes, whole.size()), Code::kBroken);  // The end.
   // What was appended later was not known to be on disk, and a torn end is none of a reader's business.
