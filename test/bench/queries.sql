@@ -103,19 +103,19 @@ BEGIN
 		'SELECT count(id) FROM (SELECT id FROM %I ORDER BY key <-> middle LIMIT target) AS n', k.relation));
 END $$;
 
--- Points against widened boxes, or boxes against points: every 20th outer row.
+-- Points against widened boxes, or boxes against points.
 CREATE FUNCTION ask_join(key_kind text) RETURNS int LANGUAGE plpgsql AS $$
 DECLARE
 	found_rows bigint;
 BEGIN
 	IF key_kind = 'box' THEN
-		SELECT count(*) INTO found_rows FROM (SELECT key AS p FROM points WHERE id % 20 = 0) AS o
-			JOIN boxes i ON i.key && box(o.p - point(0.01, 0.01), o.p + point(0.01, 0.01));
-		RETURN count(*) FROM points WHERE id % 20 = 0;
+		SELECT count(*) INTO found_rows FROM outer_box o
+			JOIN boxes i ON i.key && box(o.key - point(0.01, 0.01), o.key + point(0.01, 0.01));
+	ELSE
+		SELECT count(*) INTO found_rows FROM outer_point o
+			JOIN points i ON i.key <@ box(o.key[0] + point(0.01, 0.01), o.key[1] - point(0.01, 0.01));
 	END IF;
-	SELECT count(*) INTO found_rows FROM (SELECT key AS b FROM boxes WHERE id % 20 = 0) AS o
-		JOIN points i ON i.key <@ box(o.b[0] + point(0.01, 0.01), o.b[1] - point(0.01, 0.01));
-	RETURN count(*) FROM boxes WHERE id % 20 = 0;
+	RETURN row_count('outer_' || key_kind);
 END $$;
 
 CREATE FUNCTION ask_areas(wanted text) RETURNS int LANGUAGE plpgsql AS $$
