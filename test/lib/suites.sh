@@ -179,7 +179,7 @@ run_tap_file() {
 		return
 	fi
 	as_server_user env TESTDIR="$dir" PATH="$BIN:$PATH" PG_REGRESS="$PGXS_DIR/test/regress/pg_regress" \
-		PERL5LIB="$PGXS_DIR/test/perl:$RUN/src/test/t" PG_TEST_TIMEOUT_DEFAULT=120 \
+		PERL5LIB="$PGXS_DIR/test/perl:$RUN/src/test/t" PG_TEST_TIMEOUT_DEFAULT=300 \
 		PG_TEST_PORT_DIR="$RUN/tap" \
 		timeout "${TAP_SECONDS:-600}" prove -v "$RUN/src/$1" >"$CHECK/tap/$name.log" 2>&1 </dev/null
 	echo $? >"$CHECK/tap/$name.status"
