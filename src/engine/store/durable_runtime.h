@@ -38,7 +38,7 @@ enum class DurabilityMode : uint8_t { kInMemory, kStrict, kBalanced, kEventual }
 struct RuntimeOptions {
   std::string directory;                  // Empty: only in-memory indexes.
   DurabilityMode mode = DurabilityMode::kBalanced;
-  uint32_t windows_max = 64;              // Budget of mapped 1 GiB windows.
+  uint32_t windows_max = 1024;            // Budget of mapped 1 GiB windows.
   uint64_t log_bytes_fold = 256u << 20;   // Checkpoint when an index's log passes this...
   uint32_t log_percent_fold = 25;         // ...which is this share of its data where that is more...
   uint64_t log_age_fold_ms = 300'000;     // ...or its oldest record is this old.

@@ -1,8 +1,10 @@
 #include "store/runtime_index.h"
 
 #include <algorithm>
+#include <chrono>
 #include <mutex>
 #include <shared_mutex>
+#include <utility>
 
 #include "store/bulk_build.h"
 #include "tree/checker.h"
@@ -57,6 +59,10 @@ constexpr uint32_t kFoldStepBlocks = 4096;
 // A millisecond or so under the writer lock.
 constexpr uint64_t kTidyStepVersions = 256;
 constexpr uint32_t kCompactStepNodes = 64;
+// A sync waits for other committers for at most this part of what the last one took; if in vain, so many
+// syncs do not.
+constexpr uint64_t kGatherShare = 2;
+constexpr uint32_t kImpatientSyncs = 8;
 
 }  // namespace
 
@@ -313,25 +319,66 @@ Status DurableIndex::Commit() {
   return Status::Ok();
 }
 
-// Group commit: whoever finds nobody syncing does it for all that has been appended by then; the
-// others wait and look again.
+// Before a sync, under commit_mutex_. Those whom the last sync has released are likely to commit again at
+// once. Without them the sync would serve only those who came during the last one, half of all, and the others would
+// wait for it and for the next. Where they do not come, it is not tried again for a while.
+void DurableIndex::GatherCommitters() {
+  if (arrived_ >= expected_) return;
+  if (impatience_ > 0) {
+    --impatience_;
+    return;
+  }
+  gathered_.wait_for(commit_mutex_, std::chrono::microseconds(sync_micros_ / kGatherShare),
+                     [this]() XT_REQUIRES(commit_mutex_) { return arrived_ >= expected_; });
+  if (arrived_ < expected_) impatience_ = kImpatientSyncs;
+}
+
+// Group commit: whoever finds nobody syncing does it for all that has been appended by then; the others
+// sleep and look again, without the mutex: they are woken together, and would meet there.
 Status DurableIndex::WaitDurable(uint64_t mark) {
-  MutexLock lock(&commit_mutex_);
-  while (index_shared->log.durable_mark.load(std::memory_order_acquire) < mark) {
-    if (!sync_error_.ok()) return sync_error_;
+  const std::atomic<uint64_t>& durable_mark = index_shared->log.durable_mark;
+  if (durable_mark.load(std::memory_order_acquire) >= mark) return Status::Ok();
+  commit_mutex_.lock();
+  if (++arrived_ == expected_) gathered_.notify_one();
+  const uint64_t group = group_;
+  Status status;
+  while (durable_mark.load(std::memory_order_acquire) < mark) {
+    if (!sync_error_.ok()) {
+      status = sync_error_;
+      break;
+    }
     if (syncing_) {
-      synced_.wait(commit_mutex_);
+      const uint32_t seen = wakings_.load(std::memory_order_acquire);
+      commit_mutex_.unlock();
+      wakings_.wait(seen, std::memory_order_acquire);
+      // Served, by a sync that counted it.
+      if (durable_mark.load(std::memory_order_acquire) >= mark &&
+          groups_served_.load(std::memory_order_relaxed) > group) {
+        return status;
+      }
+      commit_mutex_.lock();
       continue;
     }
     syncing_ = true;
+    GatherCommitters();
+    const uint32_t served = std::exchange(arrived_, 0);
+    ++group_;
     commit_mutex_.unlock();
-    Status status = durable.SyncLog();
+    const uint64_t begin = clock_->NowMicros();
+    Status synced = durable.SyncLog();
+    const uint64_t took = clock_->NowMicros() - begin;
     commit_mutex_.lock();
     syncing_ = false;
-    if (!status.ok()) sync_error_ = std::move(status);
-    synced_.notify_all();
+    sync_micros_ = took;
+    expected_ = served + arrived_;
+    if (!synced.ok()) sync_error_ = std::move(synced);
+    groups_served_.store(group_, std::memory_order_relaxed);
+    WakeCommitters();
   }
-  return Status::Ok();
+  // Served by what had begun before it arrived, so the next sync need not count it.
+  if (group == group_) --arrived_;
+  commit_mutex_.unlock();
+  return status;
 }
 
 Status DurableIndex::AppendCommit(uint64_t* mark, std::vector<std::string>* paths) {
@@ -354,7 +401,7 @@ void DurableIndex::Synced(uint64_t mark, const Status& status) {
   if (status.ok()) durable.log()->NoteDurable(mark);
   MutexLock lock(&commit_mutex_);
   if (!status.ok() && sync_error_.ok()) sync_error_ = status;
-  synced_.notify_all();
+  WakeCommitters();
 }
 
 // --- Folds.
@@ -391,7 +438,7 @@ Status DurableIndex::FinishFold() {
   }
   // Whoever waits for a commit may find that the capture has made it durable.
   MutexLock lock(&commit_mutex_);
-  synced_.notify_all();
+  WakeCommitters();
   return status;
 }
 

@@ -125,6 +125,11 @@ class DurableIndex final : private DurableIndexParts, public RuntimeIndex {
   Status AppendCommitLocked() XT_REQUIRES(writer_mutex_);
   void Seal() XT_EXCLUDES(writer_mutex_);
   Status WaitDurable(uint64_t mark) XT_EXCLUDES(commit_mutex_);
+  void GatherCommitters() XT_REQUIRES(commit_mutex_);
+  void WakeCommitters() {
+    wakings_.fetch_add(1, std::memory_order_release);
+    wakings_.notify_all();
+  }
   FoldDecision Decide() XT_EXCLUDES(writer_mutex_);
   void BeginWantedFold() XT_REQUIRES(writer_mutex_);
   Status FinishFold() XT_REQUIRES(fold_mutex_) XT_EXCLUDES(writer_mutex_);
@@ -151,8 +156,15 @@ class DurableIndex final : private DurableIndexParts, public RuntimeIndex {
   std::atomic<uint64_t> oldest_op_micros_{0};  // When the background first saw an unfolded one.
 
   Mutex commit_mutex_;
-  std::condition_variable_any synced_;
+  std::atomic<uint32_t> wakings_{0};  // Slept on until it changes.
+  std::atomic<uint64_t> groups_served_{0};  // Syncs ended.
   bool syncing_ XT_GUARDED_BY(commit_mutex_) = false;
+  std::condition_variable_any gathered_;  // For who is about to sync.
+  uint64_t group_ XT_GUARDED_BY(commit_mutex_) = 0;        // Syncs begun: who arrives joins the next.
+  uint32_t arrived_ XT_GUARDED_BY(commit_mutex_) = 0;      // Committers of the next, who syncs included.
+  uint32_t expected_ XT_GUARDED_BY(commit_mutex_) = 0;     // Those of the last, and who came during it.
+  uint64_t sync_micros_ XT_GUARDED_BY(commit_mutex_) = 0;  // What the last took.
+  uint32_t impatience_ XT_GUARDED_BY(commit_mutex_) = 0;   // Syncs to come that wait for nobody.
   Status sync_error_ XT_GUARDED_BY(commit_mutex_);  // Latched: a failed sync is never retried.
 };
 

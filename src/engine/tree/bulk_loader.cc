@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/scratch_array.h"
 #include "tree/curve.h"
 #include "tree/kd_order.h"
 #include "tree/leaf_plan.h"
@@ -211,7 +212,7 @@ Status BulkLoader::State::PackAdded() {
   XT_RETURN_IF_ERROR(ReserveAll(plan->leaves_max()));
   std::vector<uint32_t> order;
   {
-    std::vector<float> centres(ids.size() * spec.dims);
+    ScratchArray<float> centres(ids.size() * spec.dims);
     RunThreads(threads, [&](uint32_t t) {
       const uint64_t end = ids.size() * (t + 1) / threads;
       for (uint64_t i = ids.size() * t / threads; i < end; ++i) {
@@ -220,7 +221,8 @@ Status BulkLoader::State::PackAdded() {
         }
       }
     });
-    order = KdOrder(spec.dims, centres, plan->shares(), threads, [this] { return options.cancelled(); });
+    order = KdOrder(spec.dims, centres.data(), plan->shares(), threads,
+                    [this] { return options.cancelled(); });
   }
   XT_RETURN_IF_ERROR(Cancelled());  // The order is none then.
   const std::vector<LeafPlan::Leaf> planned = plan->Leaves(order);
@@ -267,7 +269,7 @@ Status BulkLoader::State::PackPending(bool all) {
       centres.push_back(CentreOf(pending.lo(e)[d], pending.hi(e)[d]));
     }
   }
-  const std::vector<uint32_t> order = KdOrder(spec.dims, centres, shares, 1);
+  const std::vector<uint32_t> order = KdOrder(spec.dims, centres.data(), shares, 1);
   for (const LeafPlan::Leaf& here : run.Leaves(order)) {
     NodeRef node;
     XT_RETURN_IF_ERROR(Stage(*here.layout, 0, &node));
@@ -314,7 +316,7 @@ Status BulkLoader::State::PackUpper(NodeRef* root, uint32_t* height) {
       const Box32 box = below.Box(i);
       for (uint32_t d = 0; d < spec.dims; ++d) centres.push_back(CentreOf(box.lo[d], box.hi[d]));
     }
-    const std::vector<uint32_t> order = KdOrder(spec.dims, centres, shares, options.threads,
+    const std::vector<uint32_t> order = KdOrder(spec.dims, centres.data(), shares, options.threads,
                                                 [this] { return options.cancelled(); });
     XT_RETURN_IF_ERROR(Cancelled());
     for (uint64_t n = 0; n < shares.nodes; ++n) {

@@ -39,7 +39,7 @@ float CentreOf(double lo, double hi);
 // `centres`: `dims` for each entry, made by CentreOf. Returns the entries' numbers, node after node.
 // Uses up to `threads` threads. REQUIRES: shares.entries < 2^32. Once `cancelled`, asked by each of the
 // threads, has said yes, what is returned is of no use.
-std::vector<uint32_t> KdOrder(uint32_t dims, const std::vector<float>& centres,
+std::vector<uint32_t> KdOrder(uint32_t dims, const float* centres,
                               const NodeShares& shares, uint32_t threads,
                               const std::function<bool()>& cancelled = {});
 

@@ -505,7 +505,7 @@ void ArrangeGroups(const EntryList& list, uint32_t* order, uint32_t count, uint3
     for (uint32_t d = 0; d < dims; ++d) centres[size_t{i} * dims + d] = CentreOf(lo[d], lo[dims + d]);
   }
   const uint32_t one_node = (count + group - 1) / group * group;
-  std::vector<uint32_t> arranged = KdOrder(dims, centres, NodeShares(count, one_node, group), 1);
+  std::vector<uint32_t> arranged = KdOrder(dims, centres.data(), NodeShares(count, one_node, group), 1);
   for (uint32_t& i : arranged) i = order[i];
   std::copy(arranged.begin(), arranged.end(), order);
 }

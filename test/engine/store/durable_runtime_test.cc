@@ -14,6 +14,8 @@
 #include <set>
 #include <thread>
 
+#include "support/faulty_file_system.h"
+
 namespace xtree {
 namespace {
 
@@ -321,6 +323,38 @@ TEST_F(DurableRuntimeTest, ConcurrentCommittersShareSyncsAndLoseNothing) {
   for (std::thread& thread : threads) thread.join();
   auto copy = Open(CrashCopy());
   EXPECT_EQ(Ids(*copy->OpenIndex("a")).size(), 300u);
+}
+
+// If each sync served only those who came during the one before, two groups would take turns and a sync serve
+// half of the threads. Threads that the machine keeps from running may spoil a round, but not all.
+TEST_F(DurableRuntimeTest, ASyncWaitsForThoseWhomTheLastOneReleased) {
+  constexpr uint64_t kThreads = 4, kCommits = 10;
+  FaultyFileSystem files;
+  options_.fs = &files;
+  options_.background_checkpoints = false;
+  auto runtime = Open();
+  Index* index = *runtime->CreateIndex("a", IndexOptions{});
+  ASSERT_TRUE(index->Insert(PointKey(0, 0), 0).ok());
+  ASSERT_TRUE(index->Commit().ok());
+  files.sync_takes = std::chrono::milliseconds(20);
+  uint32_t fewest = UINT32_MAX;
+  for (uint64_t round = 0; round < 20 && fewest >= kThreads * kCommits / 3; ++round) {
+    files.syncs = 0;
+    std::vector<std::thread> threads;
+    for (uint64_t t = 0; t < kThreads; ++t) {
+      threads.emplace_back([&, t] {
+        for (uint64_t i = 0; i < kCommits; ++i) {
+          const uint64_t id = 1 + (round * kThreads + t) * kCommits + i;
+          ASSERT_TRUE(index->Insert(PointKey(1, static_cast<double>(id)), id).ok());
+          ASSERT_TRUE(index->Commit().ok());
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    fewest = std::min(fewest, files.syncs.load());
+  }
+  EXPECT_LT(fewest, kThreads * kCommits / 3);
+  runtime.reset();
 }
 
 TEST_F(DurableRuntimeTest, OneBatchCommitsManyIndexesWithinFewWindowsAndDescriptors) {

@@ -1,7 +1,10 @@
 // Files in memory whose growth can fail, and that count the calls.
 #pragma once
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
+#include <thread>
 
 #include "io/memory_file_system.h"
 
@@ -18,6 +21,8 @@ class FaultyFileSystem final : public FileSystem {
   uint32_t truncates = 0;
   uint32_t maps = 0;
   uint32_t unmaps = 0;
+  std::chrono::milliseconds sync_takes{0};
+  std::atomic<uint32_t> syncs{0};
 
   Result<FileInfo> Stat(const char* path) override { return files_.Stat(path); }
   Status Reserve(const char* path, uint64_t offset, uint64_t length) override {
@@ -40,7 +45,11 @@ class FaultyFileSystem final : public FileSystem {
     return files_.Map(path, length, writable);
   }
   void Unmap(std::byte*, uint64_t) override { ++unmaps; }
-  Status Sync(const char* path) override { return files_.Sync(path); }
+  Status Sync(const char* path) override {
+    syncs.fetch_add(1);
+    if (sync_takes.count() > 0) std::this_thread::sleep_for(sync_takes);
+    return files_.Sync(path);
+  }
   void StartWriteback(const char*, uint64_t, uint64_t) override {}
   Status SyncDirectory(const char*) override { return Status::Ok(); }
   Status Remove(const char* path) override { return files_.Remove(path); }

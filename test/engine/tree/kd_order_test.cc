@@ -75,7 +75,7 @@ TEST(KdOrder, TilesSpaceWithNodesAndGroups) {
     const uint64_t n = 20011;
     const std::vector<float> centres = UniformCentres(dims, n);
     const NodeShares shares(n, 192, 16);
-    const std::vector<uint32_t> order = KdOrder(dims, centres, shares, 1);
+    const std::vector<uint32_t> order = KdOrder(dims, centres.data(), shares, 1);
     ExpectPermutation(order, n);
     std::vector<uint64_t> nodes, groups;
     for (uint64_t i = 0; i <= shares.nodes; ++i) nodes.push_back(shares.Begin(i));
@@ -89,8 +89,8 @@ TEST(KdOrder, TilesSpaceWithNodesAndGroups) {
 TEST(KdOrder, DoesNotDependOnThreads) {
   const std::vector<float> centres = UniformCentres(2, 50000);
   const NodeShares shares(50000, 192, 16);
-  const std::vector<uint32_t> one = KdOrder(2, centres, shares, 1);
-  for (const uint32_t threads : {2u, 3u, 8u}) EXPECT_EQ(KdOrder(2, centres, shares, threads), one);
+  const std::vector<uint32_t> one = KdOrder(2, centres.data(), shares, 1);
+  for (const uint32_t threads : {2u, 3u, 8u}) EXPECT_EQ(KdOrder(2, centres.data(), shares, threads), one);
 }
 
 TEST(KdOrder, TakesAnyValues) {
@@ -104,16 +104,16 @@ TEST(KdOrder, TakesAnyValues) {
         centres.push_back(CentreOf(random.Coordinate(), random.Coordinate()));
         ASSERT_TRUE(std::isfinite(centres.back()));
       }
-      ExpectPermutation(KdOrder(dims, centres, NodeShares(10000, 50, 16), 2), 10000);
+      ExpectPermutation(KdOrder(dims, centres.data(), NodeShares(10000, 50, 16), 2), 10000);
     }
     // All alike, and all but one.
     std::vector<float> centres(size_t{10000} * dims, 7.0f);
-    ExpectPermutation(KdOrder(dims, centres, NodeShares(10000, 50, 16), 1), 10000);
+    ExpectPermutation(KdOrder(dims, centres.data(), NodeShares(10000, 50, 16), 1), 10000);
     centres[5] = 8;
-    ExpectPermutation(KdOrder(dims, centres, NodeShares(10000, 50, 16), 1), 10000);
+    ExpectPermutation(KdOrder(dims, centres.data(), NodeShares(10000, 50, 16), 1), 10000);
     centres[5] = 7 + 1e-6f;
     centres[6] = -1e38f;
-    ExpectPermutation(KdOrder(dims, centres, NodeShares(10000, 50, 16), 1), 10000);
+    ExpectPermutation(KdOrder(dims, centres.data(), NodeShares(10000, 50, 16), 1), 10000);
   }
 }
 
