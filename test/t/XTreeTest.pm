@@ -107,7 +107,7 @@ sub answers_by
 					 WHERE p IS NOT NULL ORDER BY p <-> point '(8.2,-3.7)' LIMIT 50);
 	$script .= "SELECT md5(string_agg(d::text, ',' ORDER BY d)) FROM ($nearest) AS n;\n"
 	  if $scan ne 'bitmap';
-	return $node->safe_psql('postgres', $script, timeout => 180);
+	return $node->safe_psql('postgres', $script, timeout => 600);
 }
 
 # Index and heap agree, however asked. Skips the walk (which needs a primary) on request.
