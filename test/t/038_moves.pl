@@ -11,7 +11,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use XTreeTest;
 
-my $primary = new_server('primary', init => [ allows_streaming => 1, extra => ['--data-checksums'] ], conf => "allow_in_place_tablespaces = on\n");
+my $primary = new_server('primary', init => [ allows_streaming => 1, extra => ['--data-checksums'] ], conf => "allow_in_place_tablespaces = on\nwal_keep_size = 1GB\n");
 create_table($primary, 't');
 create_table($primary, 'u', 'UNLOGGED');
 $primary->safe_psql('postgres', add_rows($_, 1, 3000)) foreach ('t', 'u');

@@ -14,7 +14,7 @@ use Test::More;
 use XTreeTest;
 
 my $moves_max = 24;
-my $primary = new_server('primary', conf => "allow_in_place_tablespaces = on\n");
+my $primary = new_server('primary', conf => "allow_in_place_tablespaces = on\nwal_keep_size = 1GB\n");
 $primary->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($primary, 'base', has_streaming => 1);
