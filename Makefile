@@ -52,6 +52,7 @@ OBJS = \
 	src/am/xtquery.o \
 	src/am/xtregistry.o \
 	src/am/xtreturn.o \
+	src/am/xtrestore.o \
 	src/am/xtrewind.o \
 	src/am/xtscan.o \
 	src/am/xtscrub.o \

@@ -70,6 +70,7 @@ xtree_shmem_startup(void)
 	XtRegistryStartup();
 	if (!IsUnderPostmaster)
 	{
+		XtRestoreLinks();
 		XtTimelineStartup();
 		XtLostStartup();
 		XtScrubStartup();

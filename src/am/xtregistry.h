@@ -218,6 +218,9 @@ extern void XtStampWhenMany(XtHandle *handle);
 /* Marks broken what pg_rewind has mixed. In the postmaster, before anything is opened. */
 extern void XtDistrustRewound(void);
 
+/* xtrestore.c */
+extern void XtRestoreLinks(void);
+
 /* xttimeline.c */
 extern void XtTimelineStartup(void);
 extern void XtFillIdentity(const XtRelKey *key, XtIdentity *identity);

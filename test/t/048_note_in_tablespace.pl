@@ -1,7 +1,8 @@
-# Goal: a note that an index is broken outlives the restoring of a backup, also where the index's tablespace is
-# not there yet when the notes are read: recovery makes its link, from tablespace_map, only afterwards.
-# Method: a low-level backup of a server with such a note, copied as the manual says; two starts of the copy, at
-# the second of which the note can go into the file.
+# Goal: what a start does before recovery it does in tablespaces, too, whose links a restored backup lacks, since
+# recovery makes them from tablespace_map only afterwards: a note that an index is broken outlives the restoring, and
+# page checksums hold.
+# Method: a low-level backup, copied as the manual says, amid a transaction, with data checksums; the copy gets such a
+# note, and is started twice.
 use strict;
 use warnings;
 use FindBin;
@@ -23,7 +24,7 @@ sub crc32c
 	return $crc ^ 0xffffffff;
 }
 
-my $node = new_server('original', conf => "wal_keep_size = 256MB\n");
+my $node = new_server('original', init => [ extra => ['--data-checksums'] ], conf => "wal_keep_size = 256MB\n");
 my $space = PostgreSQL::Test::Utils::tempdir() . '/space';
 mkdir $space or die $!;
 $node->safe_psql('postgres', "CREATE TABLESPACE space LOCATION '$space'");
@@ -37,12 +38,17 @@ my ($tablespace, $database, $relation) = split /\|/, $key;
 my $copy = PostgreSQL::Test::Cluster->new('copy');
 my $copied_space = PostgreSQL::Test::Utils::tempdir() . '/space';
 my $session = $node->background_psql('postgres');
+# What a transaction has touched has no checksums before its end.
+my $writer = $node->background_psql('postgres');
+$writer->query_safe('BEGIN; ' . add_rows('t', 1001, 1100));
 $session->query_safe("SELECT pg_backup_start('copied', true)");
 mkdir $copy->basedir;
 system_or_bail('cp', '-a', $node->data_dir, $copy->data_dir);
 system_or_bail('cp', '-a', $space, $copied_space);
 my $stop = $session->query_safe(q(SELECT encode(convert_to(labelfile, 'UTF8'), 'hex') || ' ' || encode(convert_to(spcmapfile, 'UTF8'), 'hex') FROM pg_backup_stop(false)));
 $session->quit;
+$writer->query_safe('COMMIT');
+$writer->quit;
 $stop =~ /([0-9a-f]+) ([0-9a-f]+)/ or die $stop;
 my ($label, $map) = map { pack('H*', $_) } ($1, $2);
 $map =~ s/\Q$space\E/$copied_space/ or die $map;
@@ -69,6 +75,7 @@ foreach my $start ('restored', 'started again')
 	like($err, qr/xtree index "t_b" is broken/, "$start: the index says that it is broken");
 	is($out, '', "$start: without an answer");
 	$copy->stop;
+	command_ok([ 'pg_checksums', '--check', '-D', $copy->data_dir ], "$start: page checksums hold");
 }
 is(slurp_file($copy->data_dir . '/xtree_broken') =~ tr/\0//c, 0, 'the note is gone when the mark is in the file');
 $copy->start;
