@@ -275,19 +275,19 @@ bool DeltaLog::ReserveShared(uint32_t payload_bytes) {
   LogShared* log = shared_;
   // Neither changes while anybody holds the lock shared.
   if (log->current_seq.load(std::memory_order_relaxed) == 0 || log->sealed) return false;
-  windows_.Pin();
+  WindowPin pin(&windows_);
   const uint32_t block = log->current_segment * kLogSegmentBlocks + log->current_block;
-  bool reserved = windows_.MapBlock(block).ok();  // Reserve will say why it cannot be had.
-  if (reserved) {
-    if (XT_UNLIKELY(tracking_)) NoteTouched(CurrentBlock());
-    const uint32_t bytes = FrameBytes(payload_bytes);
+  if (!windows_.MapBlock(block).ok()) return false;  // Reserve will say why it cannot be had.
+  if (XT_UNLIKELY(tracking_)) NoteTouched(CurrentBlock());
+  const uint32_t bytes = FrameBytes(payload_bytes);
+  {
     SpinLatch latch(&log->latch);
     log->latch_waits += latch.waited();
-    reserved = log->current_offset + log->reserved_bytes + bytes <= kBlockBytes;
-    if (reserved) log->reserved_bytes += bytes;
+    if (log->current_offset + log->reserved_bytes + bytes > kBlockBytes) return false;
+    log->reserved_bytes += bytes;
   }
-  if (!reserved) windows_.Unpin();
-  return reserved;
+  pin.Keep();  // Until AppendShared or UnreserveShared.
+  return true;
 }
 
 void DeltaLog::UnreserveShared(uint32_t payload_bytes) noexcept {

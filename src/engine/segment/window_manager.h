@@ -151,8 +151,12 @@ class WindowManager {
 class WindowPin {
  public:
   explicit WindowPin(WindowManager* windows) : windows_(windows) { windows_->Pin(); }
-  ~WindowPin() { windows_->Unpin(); }
+  ~WindowPin() {
+    if (windows_ != nullptr) windows_->Unpin();
+  }
   WindowPin(const WindowPin&) = delete;
+  // The pin stays, for whoever calls Unpin.
+  void Keep() { windows_ = nullptr; }
 
  private:
   WindowManager* windows_;

@@ -7,10 +7,10 @@ Status SharedInsertion::Prepare(const Key* key, uint64_t record_id) {
   IndexShared* shared = store_->shared();
   XT_RETURN_IF_ERROR(RouteRow(*shared, key, record_id, &tree_, &key_));
   record_id_ = record_id;
-  store_->windows()->Pin();  // Until Apply or Discard, if this prepares.
-  const Status status = PreparePinned();
-  if (!prepared_) store_->windows()->Unpin();
-  return status;
+  WindowPin pin(store_->windows());
+  XT_RETURN_IF_ERROR(PreparePinned());
+  if (prepared_) pin.Keep();  // Until Apply or Discard.
+  return Status::Ok();
 }
 
 Status SharedInsertion::PreparePinned() {
