@@ -11,8 +11,9 @@
  * their own. What does shorten a log of the same capture must have the note forgotten first, durably:
  *	- loading, when it erases records that do not count (XT_NEED_FORGET);
  *	- redo of a build, which empties the log;
- *	- recovery that resets an unlogged index to its init fork: at a start that replays WAL their notes go;
  *	- a base backup, whose notes may be younger than the logs beside them: all notes go.
+ * The reset of an unlogged index to its init fork would do so, too, always to the same capture; so of such an
+ * index nothing is said.
  *
  * A note of an index that was dropped goes with its registry entry, or at the next start.
  */
@@ -70,20 +71,40 @@ fill_note(const XtRelKey *key, const XtLogExtent *extent, XtExtentNote *note)
 void
 XtExtentWrite(const XtRelKey *key, const XtLogExtent *extent)
 {
+	static int	last_errno = 0;
 	char		path[MAXPGPATH];
 	XtExtentNote note;
 	int			fd;
+	bool		ok;
 
 	fill_note(key, extent, &note);
 	note_path(key, path, sizeof(path));
 	fd = BasicOpenFile(path, O_CREAT | O_WRONLY | PG_BINARY);
 	errno = fd < 0 ? errno : ENOSPC;	/* if a short write does not say */
-	if (fd < 0 || pg_pwrite(fd, &note, sizeof(note), 0) != sizeof(note))
+	ok = fd >= 0 && pg_pwrite(fd, &note, sizeof(note), 0) == sizeof(note);
+	/* Not in every round. */
+	if (!ok && errno != last_errno)
 		ereport(LOG,
 				(errcode_for_file_access(),
-				 errmsg("could not write file \"%s\": %m", path)));
+				 errmsg("could not write file \"%s\": %m", path),
+				 errdetail("Should the log of this xtree index lose records, that may not be noticed.")));
+	last_errno = ok ? 0 : errno;
 	if (fd >= 0)
 		close(fd);
+}
+
+/* Recovery, with or without this library, makes its file and its log those of an empty index. */
+static bool
+is_unlogged(const XtRelKey *key)
+{
+	struct stat st;
+	char	   *path = XtDataPath(key);
+	char	   *init = psprintf("%s_%s", path, forkNames[INIT_FORKNUM]);
+	bool		there = lstat(init, &st) == 0;
+
+	pfree(init);
+	pfree(path);
+	return there;
 }
 
 void
@@ -95,7 +116,7 @@ XtExtentRead(const XtRelKey *key, XtLogExtent *extent)
 	int			fd;
 
 	memset(extent, 0, sizeof(*extent));
-	if (key->backend != InvalidBackendId)
+	if (key->backend != InvalidBackendId || is_unlogged(key))
 		return;
 	note_path(key, path, sizeof(path));
 	fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
@@ -114,52 +135,27 @@ XtExtentRead(const XtRelKey *key, XtLogExtent *extent)
 bool
 XtExtentForget(const XtRelKey *key, XtError *error)
 {
-	static const XtExtentNote none;
 	char		path[MAXPGPATH];
-	int			fd;
-	bool		ok;
 
 	note_path(key, path, sizeof(path));
-	fd = BasicOpenFile(path, O_WRONLY | PG_BINARY);
-	if (fd < 0 && errno == ENOENT)
+	/* Removed, not overwritten, which may take space; and synced also if it is gone, as a try before may have left it. */
+	if ((unlink(path) == 0 || errno == ENOENT) && fsync_fname_ext(NOTES_DIRECTORY, true, false, LOG) == 0)
 		return true;
-	errno = fd < 0 ? errno : ENOSPC;
-	ok = fd >= 0 && pg_pwrite(fd, &none, sizeof(none), 0) == sizeof(none) && pg_fsync(fd) == 0;
-	if (!ok)
-	{
-		error->code = XT_IO_ERROR;
-		snprintf(error->message, sizeof(error->message), "could not write file \"%s\": %s", path,
-				 strerror(errno));
-	}
-	if (fd >= 0)
-		close(fd);
-	return ok;
+	error->code = XT_IO_ERROR;
+	snprintf(error->message, sizeof(error->message), "could not remove file \"%s\": %s", path, strerror(errno));
+	return false;
 }
 
 void
-XtExtentRemove(const XtRelKey *key)
+XtExtentRemove(const XtRelKey *key, int elevel)
 {
 	char		path[MAXPGPATH];
 
 	note_path(key, path, sizeof(path));
 	if (unlink(path) != 0 && errno != ENOENT)
-		ereport(LOG,
+		ereport(elevel,
 				(errcode_for_file_access(),
 				 errmsg("could not remove file \"%s\": %m", path)));
-}
-
-/* Recovery will make its file and its log those of an empty index. */
-static bool
-is_reset(const XtRelKey *key)
-{
-	struct stat st;
-	char	   *path = XtDataPath(key);
-	char	   *init = psprintf("%s_%s", path, forkNames[INIT_FORKNUM]);
-	bool		there = lstat(init, &st) == 0;
-
-	pfree(init);
-	pfree(path);
-	return there;
 }
 
 void
@@ -168,7 +164,6 @@ XtExtentStartup(void)
 	DIR		   *directory;
 	struct dirent *entry;
 	bool		copied = (xt_registry->start & XT_START_COPIED) != 0;
-	bool		replays = (xt_registry->start & XT_START_REPLAYS) != 0;
 	bool		removed = false;
 
 	if (MakePGDirectory(NOTES_DIRECTORY) < 0 && errno != EEXIST)
@@ -176,16 +171,16 @@ XtExtentStartup(void)
 				(errcode_for_file_access(),
 				 errmsg("could not create directory \"%s\": %m", NOTES_DIRECTORY)));
 	directory = AllocateDir(NOTES_DIRECTORY);
-	while ((entry = ReadDirExtended(directory, NOTES_DIRECTORY, LOG)) != NULL)
+	while ((entry = ReadDir(directory, NOTES_DIRECTORY)) != NULL)
 	{
 		XtRelKey	key;
 
 		if (sscanf(entry->d_name, "%u_%u_%u", &key.tablespace, &key.database, &key.relation) != 3)
 			continue;
 		key.backend = InvalidBackendId;
-		if (copied || (replays && is_reset(&key)) || XtFilesAreGone(&key))
+		if (copied || XtFilesAreGone(&key))
 		{
-			XtExtentRemove(&key);
+			XtExtentRemove(&key, FATAL);
 			removed = true;
 		}
 	}

@@ -265,7 +265,7 @@ load_locked(XtHandle *handle, XtError *error)
 			XtProvideMemory(handle, error))
 			continue;
 		if (error->code == XT_NEED_FORGET && XtExtentForget(&handle->key, error))
-			memset(&policy.held, 0, sizeof(policy.held));
+			policy.may_shorten = true;
 		else
 		{
 			XtSharedReset(shared);

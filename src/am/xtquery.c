@@ -276,7 +276,8 @@ polygon_is_rectangle(const POLYGON *polygon)
  * query is a rectangle and the corner lies in it by more than EPSILON on every side, no comparison of
  * point_inside is near its tolerance: it counts one crossing, that of the side to the right, and finds
  * the corner inside. The key's box has all corners, so a key whose box lies so needs no look at the row.
- * Coordinates that are too large for the host's arithmetic are left to it and its errors.
+ * Coordinates that are too large for the host's arithmetic are left to it and its errors. (One that is next to
+ * nothing can make it fail, too, by underflow; it cannot be told by a box, and then the row is the answer here.)
  */
 static void
 polygon_overlaps(XtQuery *query, const POLYGON *polygon)

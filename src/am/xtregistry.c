@@ -359,7 +359,7 @@ XtRegistrySweep(void)
 		if (shared->noted)
 			XtScrubForgetChange(shared);
 		if (shared->key.backend == InvalidBackendId)
-			XtExtentRemove(&shared->key);
+			XtExtentRemove(&shared->key, LOG);
 		dshash_delete_current(&status);
 		XtSharedRelease(shared);
 	}

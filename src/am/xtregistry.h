@@ -274,7 +274,7 @@ extern void XtExtentRead(const XtRelKey *key, XtLogExtent *extent);
 /* Before the log is shortened: durable when it returns true. Raises nothing. */
 extern bool XtExtentForget(const XtRelKey *key, XtError *error);
 /* The index is gone. */
-extern void XtExtentRemove(const XtRelKey *key);
+extern void XtExtentRemove(const XtRelKey *key, int elevel);
 extern void XtExtentStartup(void);
 
 /* xtscrub.c */

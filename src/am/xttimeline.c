@@ -267,4 +267,5 @@ XtFillLoadPolicy(const XtRelKey *key, XtLoadPolicy *policy)
 	policy->lsn_max = RecoveryInProgress() ? PG_UINT64_MAX : GetXLogInsertRecPtr();
 	XtFillIdentity(key, &policy->identity);
 	XtExtentRead(key, &policy->held);
+	policy->may_shorten = false;
 }

@@ -39,8 +39,8 @@
 /* What was dropped gives its shared memory back within this time, and after its sessions let go. */
 #define SWEEP_INTERVAL_MS		10000
 /* How long the flusher waits, when the server stops, for others to close their indexes. */
-#define LAST_ROUNDS_MAX			1000
-#define LAST_ROUND_MS			10
+#define LAST_WAIT_MS			3000
+#define LAST_PAUSE_MS			10
 /* How long a worker tries to lock an index that is about to be copied. */
 #define SETTLE_TRIES			50
 #define SETTLE_PAUSE_US			100000
@@ -67,7 +67,6 @@ typedef struct FlushState
 	int			allocated;
 	List	   *logs;			/* FlushLog, in the order of their paths */
 	bool		last;			/* the server stops */
-	bool		in_use;			/* and others still have indexes open */
 	Oid			fold_databases[16]; /* in which some index wants a fold */
 	int			fold_count;
 } FlushState;
@@ -109,7 +108,7 @@ static bool
 read_extent(XtShared *shared, XtLogExtent *extent)
 {
 	memset(extent, 0, sizeof(*extent));
-	if (!LWLockConditionalAcquire(&shared->lock, LW_EXCLUSIVE))
+	if (!LWLockConditionalAcquire(&shared->lock, LW_SHARED))
 		return false;
 	if (pg_atomic_read_u32(&shared->state) == XT_STATE_LOADED)
 		xt_log_extent(dsa_get_address(XtGetArea(), shared->index_shared), extent);
@@ -149,9 +148,6 @@ flusher_visit(XtShared *shared, void *arg)
 
 	if (shared->key.backend != InvalidBackendId)
 		return true;
-	/* The registry has a reference, and this visit. */
-	if (pg_atomic_read_u32(&shared->refs) > 2)
-		state->in_use = true;
 	if (XtLogIsOld(shared))
 		pg_atomic_write_u32(&shared->fold_wanted, 1);
 	if (pg_atomic_read_u32(&shared->fold_wanted) != 0 && !XtImagesMayReplay(shared))
@@ -196,29 +192,47 @@ flush_logs(FlushState *state)
 	}
 }
 
-/* One round: true if others have indexes open. */
-static bool
+/* One round. */
+static void
 flush(bool last, FlushState *state)
 {
 	memset(state, 0, sizeof(*state));
 	state->last = last;
 	XtRegistryForEach(flusher_visit, state);
 	flush_logs(state);
-	return state->in_use;
+}
+
+static bool
+find_opened(XtShared *shared, void *arg)
+{
+	bool	   *found = arg;
+
+	/* The registry has a reference, and this visit. */
+	*found |= pg_atomic_read_u32(&shared->refs) > 2;
+	return !*found;
 }
 
 /*
- * The server stops, and what it has to write after this is the last that these logs will hold: so the notes
- * of it wait for the last who may append.
+ * The server stops, and what its sessions have still to write is the last that these logs will hold. So the last
+ * notes wait until nobody has an index open; not for ever, since a walsender whose client has also asked queries
+ * ends only after this.
  */
 static void
 flush_the_last(void)
 {
+	TimestampTz begin = GetCurrentTimestamp();
 	FlushState	state;
+	bool		opened = true;
 
-	for (int i = 0; flush(true, &state) && i < LAST_ROUNDS_MAX; i++)
-		(void) WaitLatch(MyLatch, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LAST_ROUND_MS,
-						 PG_WAIT_EXTENSION);
+	while (opened && !TimestampDifferenceExceeds(begin, GetCurrentTimestamp(), LAST_WAIT_MS))
+	{
+		opened = false;
+		XtRegistryForEach(find_opened, &opened);
+		if (opened)
+			(void) WaitLatch(NULL, WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, LAST_PAUSE_MS, PG_WAIT_EXTENSION);
+		CHECK_FOR_INTERRUPTS();
+	}
+	flush(true, &state);
 }
 
 static void
@@ -320,7 +334,7 @@ XtFlusherMain(Datum arg)
 		FlushState	state;
 		MemoryContext oldcontext = MemoryContextSwitchTo(context);
 
-		(void) flush(false, &state);
+		flush(false, &state);
 		if (!XtBackupRunning())
 			for (int i = 0; i < state.fold_count; i++)
 				launch_fold_worker(state.fold_databases[i]);

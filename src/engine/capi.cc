@@ -167,6 +167,7 @@ bool xt_load(XtIndex* index, const XtLoadPolicy* policy, uint32_t ops_max, bool*
     load.lsn_max = policy->lsn_max;
     load.identity = ToIdentity(&policy->identity);
     load.held = LogExtent{policy->held.capture_id, policy->held.end_mark, policy->held.bytes};
+    load.may_shorten = policy->may_shorten;
     return index->store.LoadStep(load, ops_max, done);
   });
 }
@@ -351,8 +352,9 @@ uint32_t xt_log_file_segment(const XtIndex* index) noexcept {
 
 uint64_t xt_log_bytes(const XtIndex* index) noexcept { return index->store.log_bytes(); }
 
-void xt_log_extent(const void* index_shared, XtLogExtent* extent) noexcept {
-  const auto* shared = static_cast<const IndexShared*>(index_shared);
+void xt_log_extent(void* index_shared, XtLogExtent* extent) noexcept {
+  auto* shared = static_cast<IndexShared*>(index_shared);
+  SpinLatch latch(&shared->log.latch);
   extent->capture_id = shared->capture.capture_id;
   extent->end_mark = shared->log.end_mark.load(std::memory_order_relaxed);
   extent->bytes = shared->log.bytes.load(std::memory_order_relaxed);

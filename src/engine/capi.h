@@ -111,6 +111,7 @@ typedef struct XtLoadPolicy
 	XtIdentity	identity;
 	XtLogExtent held;			/* what the log was synced with, later than anything that shortened it: if it
 								 * holds less, the index is broken; no bytes: nothing is known */
+	bool		may_shorten;	/* nobody remembers what the log was synced with */
 } XtLoadPolicy;
 
 typedef struct XtRuntime XtRuntime; /* one per process */
@@ -165,8 +166,8 @@ XT_API bool xt_create(XtIndex *index, const XtSpec *spec, const XtIdentity *iden
 					  uint32_t timeline, XtError *error) XT_NOEXCEPT;
 /* W. Superblock, object table, log; of the log at most `ops_max` operations a call. Call it until `done`,
  * without giving up W. Repeats after XT_NEED_MEMORY. XT_NOT_FOUND: no or empty file. XT_NEED_FORGET: records
- * that do not count are about to be erased; see to it that what `held` says is never said again, then repeat
- * with nothing. */
+ * that do not count are about to be erased; see to it that nothing is said in `held` any more of what the log held
+ * before, then repeat with `may_shorten`. */
 XT_API bool xt_load(XtIndex *index, const XtLoadPolicy *policy, uint32_t ops_max, bool *done,
 					XtError *error) XT_NOEXCEPT;
 /* The two superblock pages of an empty index, for an init fork: writes 2 * 8192 bytes. */
@@ -235,9 +236,9 @@ XT_API void xt_discard(XtIndex *index) XT_NOEXCEPT;
 /* W. 1 GiB segment of the log file that the last apply wrote to, for the host's sync request. */
 XT_API uint32_t xt_log_file_segment(const XtIndex *index) XT_NOEXCEPT;
 XT_API uint64_t xt_log_bytes(const XtIndex *index) XT_NOEXCEPT;
-/* W, without a handle, of a loaded index: what its log holds. Once the log's files have been synced after this,
+/* W, shared or not, without a handle, of a loaded index: what its log holds. Once the log's files have been synced after this,
  * that may be said to xt_load. */
-XT_API void xt_log_extent(const void *index_shared, XtLogExtent *extent) XT_NOEXCEPT;
+XT_API void xt_log_extent(void *index_shared, XtLogExtent *extent) XT_NOEXCEPT;
 
 /* Pages that changes have touched since the last drain, for the host's page checksums. Tracking is
  * off until enabled. The caller sets LSN and checksum; the engine's own CRC covers neither. Until then

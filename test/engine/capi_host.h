@@ -76,7 +76,7 @@ class Host {
   bool Load(uint64_t redo_lsn, uint32_t timeline) {
     XtTimelineEnd ends[8];
     for (uint32_t i = 1; i < timeline; ++i) ends[i - 1] = XtTimelineEnd{i, 0, redo_lsn};
-    XtLoadPolicy policy{timeline, timeline - 1, ends, ~uint64_t{0}, identity_, {}};
+    XtLoadPolicy policy{timeline, timeline - 1, ends, ~uint64_t{0}, identity_, {}, true};
     bool done = false;
     while (!done) {
       if (!Repeat([&] { return xt_load(index_, &policy, 1000, &done, &error_); })) return false;

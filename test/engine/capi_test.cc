@@ -217,7 +217,7 @@ TEST_F(CapiTest, AnotherSystemOrALaterCaptureThanTheServersLogIsBroken) {
   --host.identity_.system_id;
   host.Close();
   host.Open();
-  XtLoadPolicy policy{1, 0, nullptr, 999, host.identity_, {}};
+  XtLoadPolicy policy{1, 0, nullptr, 999, host.identity_, {}, true};
   bool done = false;
   EXPECT_FALSE(host.Repeat([&] { return xt_load(host.index_, &policy, 1000, &done, &host.error_); }));
   EXPECT_EQ(host.error_.code, XT_BROKEN);

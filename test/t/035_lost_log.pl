@@ -118,6 +118,16 @@ foreach my $round (1 .. 3)
 	is($node->safe_psql('postgres', 'SELECT count(*) FROM u'), '0', "unlogged, round $round: emptied");
 	index_equals_heap($node, 'u', "unlogged, round $round");
 }
+# And by a server without the library, which may recover what has no record of ours.
+$node->safe_psql('postgres', 'CHECKPOINT;' . add_rows('u', 1, 3000));
+sleep 1;
+$node->stop('immediate');
+$node->adjust_conf('postgresql.conf', 'shared_preload_libraries', "''");
+$node->start;
+$node->stop;
+$node->adjust_conf('postgresql.conf', 'shared_preload_libraries', "'xtree'");
+$node->start;
+index_equals_heap($node, 'u', 'unlogged, reset without the library');
 $node->safe_psql('postgres', add_rows('u', 1, 3000));
 $node->restart;
 index_equals_heap($node, 'u', 'unlogged, after a clean stop');

@@ -300,7 +300,7 @@ bool LogReader::Next(const LoadPolicy& policy, LogRecord* record) {
 }
 
 Status LogReader::MayShorten() const {
-  if (held_.bytes == 0) return Status::Ok();
+  if (may_shorten_) return Status::Ok();
   return Status::Make(Code::kNeedForget, "log file \"%s\" is about to be shortened",
                       log_->windows_.path().c_str());
 }

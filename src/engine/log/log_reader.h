@@ -35,7 +35,8 @@ struct LoadPolicy {
   uint32_t timeline_count = 0;
   uint64_t lsn_max = ~uint64_t{0};  // A capture LSN beyond it (the end of WAL) is kBroken.
   Identity identity{};              // Compared with the superblock's when host.
-  LogExtent held{};                 // Host: what the log of that capture has been synced with.
+  LogExtent held{};                 // Host: what the log of that capture has been synced with; and
+  bool may_shorten = true;          // whether nobody remembers that (LogReader::Expect).
 };
 
 struct LogRecord {
@@ -56,9 +57,12 @@ class LogReader {
   // Finds the segments from `start_seq` on. A first segment that builds on another capture than
   // `capture_id` is kBroken. kCorruption names file and block of a damaged header.
   Status Open(uint64_t start_seq, uint64_t capture_id);
-  // The log was once synced with this, and has not been shortened since. Scan then finds kBroken where it holds
-  // less, and Finish returns kNeedForget before it shortens it. Without bytes: nothing is known.
-  void Expect(const LogExtent& held) { held_ = held; }
+  // The log was once synced with this, and has not been shortened since: Scan finds kBroken where it holds less.
+  // Without bytes: nothing is known. Finish returns kNeedForget before it shortens the log, unless it may.
+  void Expect(const LogExtent& held, bool may_shorten) {
+    held_ = held;
+    may_shorten_ = may_shorten;
+  }
   // Reads everything once: finds the end of what counts, and damage before it.
   Status Scan(const LoadPolicy& policy);
   // The next operation that counts, from the first on; false at the end. After Scan.
@@ -66,7 +70,7 @@ class LogReader {
   // Erases what lies behind the end, durably, so that frames which do not count now cannot be
   // adopted by what is appended later, and lets the log go on after the end. Idempotent: a crash
   // inside leaves frames that still do not count. kNeedForget: whoever remembers what the log held must have
-  // forgotten it, durably, before this is called again, expecting nothing.
+  // forgotten it, durably, before this is called again.
   Status Finish();
 
   // Whether nothing was ever appended at or after the start. After Open.
@@ -110,6 +114,7 @@ class LogReader {
   std::vector<uint32_t> headerless_;  // Places of segments without any header.
   Cursor next_;
   LogExtent held_{};
+  bool may_shorten_ = true;
   uint64_t end_mark_ = 0;          // End of what counts; 0 if nothing does.
   uint64_t frames_ = 0;
   uint64_t bytes_ = 0;

@@ -232,7 +232,7 @@ Status DurableStore::Replay(const LoadPolicy& policy, uint32_t ops_max, bool* do
       return Status::Corruption("log file \"%s\" is missing or empty, and with it what was committed "
                                 "since the last checkpoint", log_.windows()->path().c_str());
     }
-    load_->reader->Expect(held);
+    load_->reader->Expect(held, policy.may_shorten);
     XT_RETURN_IF_ERROR(load_->reader->Scan(policy));
     load_->phase = Phase::kReplay;
   }
@@ -246,7 +246,7 @@ Status DurableStore::Replay(const LoadPolicy& policy, uint32_t ops_max, bool* do
     NoteApplied(shared_, load_->record.lsn);
     load_->have_record = false;
   }
-  load_->reader->Expect(held);  // By now the caller may have forgotten.
+  load_->reader->Expect(held, policy.may_shorten);  // By now the caller may have forgotten.
   XT_RETURN_IF_ERROR(load_->reader->Finish());
   *done = true;
   shared_->capture.ops_since_commit.store(0, std::memory_order_relaxed);

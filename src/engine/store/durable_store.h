@@ -42,7 +42,7 @@ class DurableStore final : public NodeStore, public OperationLog {
   // kNeedMemory: provide the chunk and call again.
   Status Create(const IndexOptions& options, const Identity& identity, uint32_t timeline);
   // Superblock, object table, log replay. kNeedMemory: provide the chunk and call again (it
-  // resumes). kNeedForget: see LogReader::Finish; call again with nothing in `policy.held`. kNotFound: no file
+  // resumes). kNeedForget: see LogReader::Finish; call again with `policy.may_shorten`. kNotFound: no file
   // or an empty one. kCorruption, kBroken, kUnsupported say why. After any other failure than these the
   // shared half is of no use until ResetShared.
   Status Load(const LoadPolicy& policy);

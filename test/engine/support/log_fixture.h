@@ -45,7 +45,7 @@ class LogFixture {
     shared.timeline = policy.current_timeline;
     LogReader reader(log.get());
     XT_RETURN_IF_ERROR(reader.Open(start_seq, capture));
-    reader.Expect(held);
+    reader.Expect(held, held.bytes == 0);
     XT_RETURN_IF_ERROR(reader.Scan(policy));
     LogRecord record;
     values->clear();
