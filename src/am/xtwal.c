@@ -531,7 +531,8 @@ redo_fold(XLogReaderState *record)
 	handle = XtOpenForRedo(&fold.node);
 	if (handle == NULL)
 		return;
-	if (xt_log_bytes(handle->index) > 0 && XtImagesMayReplay(handle->shared))
+	/* A single-user server has nobody who could make one during recovery; nor has it standbys. */
+	if (IsPostmasterEnvironment && xt_log_bytes(handle->index) > 0 && XtImagesMayReplay(handle->shared))
 		RequestCheckpoint(CHECKPOINT_IMMEDIATE | CHECKPOINT_FORCE | CHECKPOINT_WAIT);
 	for (int i = 0; !done && i < REDO_FOLD_WAITS_MAX; i++)
 	{

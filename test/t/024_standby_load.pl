@@ -102,7 +102,7 @@ sub readers_saw_no_error
 	foreach my $file (@outputs)
 	{
 		$out .= slurp_file("$file.out");
-		$err .= join '', grep { !/server closed the connection|terminat|connection to server|shutting down|starting up|not yet accepting|crash|conflict with recovery|^\s|^HINT|^DETAIL|WARNING/i }
+		$err .= join '', grep { !/server closed the connection|terminat|connection to server|shutting down|starting up|not yet accepting|crash|conflict with recovery|^\s|^LINE|^HINT|^DETAIL|WARNING/i }
 		  split /^/, slurp_file("$file.err");
 	}
 	is($out, '', "$what: no reader saw index and heap differ");
