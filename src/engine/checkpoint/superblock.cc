@@ -22,6 +22,9 @@ Status CheckContent(const Superblock& content, const char* path) {
     return Status::Corruption("superblock of file \"%s\" names %u table pages but no directory",
                               path, content.table_pages);
   }
+  if (content.capture_lsn == kLsnUnstamped) {
+    return Status::Corruption("superblock of file \"%s\" has an LSN that nothing has", path);
+  }
   if (content.directory_count > kDirectoryBlocksMax) {
     return Status::Corruption("superblock of file \"%s\" has %u directory blocks, at most %u are "
                               "possible", path, content.directory_count, kDirectoryBlocksMax);

@@ -113,7 +113,7 @@ bool LogReader::FrameAt(const Segment& segment, uint32_t block, uint32_t offset,
   const auto* frame = reinterpret_cast<const LogFrame*>(address);
   const uint32_t bytes = frame->bytes;
   if (frame->position != LogPosition(block, offset) || bytes < sizeof(LogFrame) ||
-      bytes % 8 != 0 || offset + bytes > kBlockBytes ||
+      bytes % 8 != 0 || offset + bytes > kBlockBytes || frame->lsn == kLsnUnstamped ||
       frame->crc32c != LogFrameCrc(frame, bytes, segment.sequence)) {
     return false;
   }

@@ -119,6 +119,12 @@ TEST_F(SuperblockTest, ContentThatCannotBeIsCorrupt) {
   content.table_pages = 5;
   WriteSuperblock(content, 0, slot(0));
   EXPECT_EQ(Choose().code(), Code::kCorruption);
+  // What marks a block that has no LSN yet; whatever took it on would be such a block.
+  WriteSuperblock(Content(11), 0, slot(0));
+  auto* written = reinterpret_cast<Superblock*>(slot(0));
+  written->capture_lsn = kLsnUnstamped;
+  StampBlock(&written->header, 500);
+  EXPECT_EQ(Choose().code(), Code::kCorruption);
 }
 
 TEST_F(SuperblockTest, CaptureIdsDiffer) { EXPECT_NE(NewCaptureId(), NewCaptureId()); }

@@ -159,6 +159,16 @@ TEST(LogReader, HostRecordsCountUpToTheEndOfTheirTimelineAndThoseWithoutAnLsnAlw
   EXPECT_EQ(f.Recover(HostPolicy(3, ends), &values).code(), Code::kBroken);
 }
 
+// The index would take it for its own, and stamp blocks with it.
+TEST(LogReader, TheLsnOfABlockThatHasNoneIsNoRecords) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  for (uint64_t v = 0; v < 10; ++v) ASSERT_TRUE(f.Append(v, v == 9 ? kLsnUnstamped : 0).ok());
+  std::vector<uint64_t> values;
+  ASSERT_TRUE(f.Recover(HostPolicy(1, {}), &values).ok());
+  EXPECT_EQ(values, Sequence(0, 9));
+}
+
 TEST(LogReader, GhostsBehindTheLastRecordThatCountsAreErased) {
   LogFixture f;
   ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
