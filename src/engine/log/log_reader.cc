@@ -347,6 +347,8 @@ Status LogReader::Finish() {
     if (end_mark_ != 0 && segment.sequence == end_mark_ >> 32) last = &segment;
     XT_RETURN_IF_ERROR(EraseTail(segment, &erased));
   }
+  // What is left of lost blocks in a segment without any header would follow blocks that come to lie before it.
+  for (const uint32_t number : headerless_) XT_RETURN_IF_ERROR(EraseTail(Segment{0, number, 0}, &erased));
   if (erased) XT_RETURN_IF_ERROR(log_->Sync());
   shared->bytes.store(bytes_, std::memory_order_relaxed);
   shared->appended_lsn.store(lsn_max_, std::memory_order_relaxed);

@@ -159,6 +159,23 @@ TEST(LogReader, HostRecordsCountUpToTheEndOfTheirTimelineAndThoseWithoutAnLsnAlw
   EXPECT_EQ(f.Recover(HostPolicy(3, ends), &values).code(), Code::kBroken);
 }
 
+// A page behind others that are lost with all headers; and new blocks of the same sequence before it.
+TEST(LogReader, WhatIsLeftOfASegmentWithoutAHeaderIsErased) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  for (uint64_t v = 0; f.shared.current_block < 3; ++v) ASSERT_TRUE(f.Append(v).ok());
+  std::memset(f.Block(0), 0, 2 * kBlockBytes + kBlockBytes / 2);
+  std::memset(f.Block(3), 0, kBlockBytes);
+  std::vector<uint64_t> values;
+  ASSERT_TRUE(f.Recover(HostPolicy(1, {}), &values).ok());
+  EXPECT_TRUE(values.empty());
+  for (uint64_t v = 0; v < 200; ++v) ASSERT_TRUE(f.Append(v).ok());
+  ASSERT_EQ(f.shared.current_block, 1u);
+  const Status status = f.Recover(HostPolicy(1, {}), &values);
+  ASSERT_TRUE(status.ok()) << status.message();
+  EXPECT_EQ(values, Sequence(0, 200));
+}
+
 // The index would take it for its own, and stamp blocks with it.
 TEST(LogReader, TheLsnOfABlockThatHasNoneIsNoRecords) {
   LogFixture f;
