@@ -48,12 +48,6 @@ typedef struct XtExtentNote
 StaticAssertDecl(sizeof(XtExtentNote) == 56, "no padding");
 
 static void
-note_path(const XtRelKey *key, char *path, Size bytes)
-{
-	snprintf(path, bytes, NOTES_DIRECTORY "/%u_%u_%u", key->tablespace, key->database, key->relation);
-}
-
-static void
 fill_note(const XtRelKey *key, const XtLogExtent *extent, XtExtentNote *note)
 {
 	note->magic = NOTE_MAGIC;
@@ -78,7 +72,7 @@ XtExtentWrite(const XtRelKey *key, const XtLogExtent *extent)
 	bool		ok;
 
 	fill_note(key, extent, &note);
-	note_path(key, path, sizeof(path));
+	XtNotePath(NOTES_DIRECTORY, key, path, sizeof(path));
 	fd = BasicOpenFile(path, O_CREAT | O_WRONLY | PG_BINARY);
 	errno = fd < 0 ? errno : ENOSPC;	/* if a short write does not say */
 	ok = fd >= 0 && pg_pwrite(fd, &note, sizeof(note), 0) == sizeof(note);
@@ -118,7 +112,7 @@ XtExtentRead(const XtRelKey *key, XtLogExtent *extent)
 	memset(extent, 0, sizeof(*extent));
 	if (key->backend != InvalidBackendId || is_unlogged(key))
 		return;
-	note_path(key, path, sizeof(path));
+	XtNotePath(NOTES_DIRECTORY, key, path, sizeof(path));
 	fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
 	if (fd < 0)
 		return;
@@ -137,7 +131,7 @@ XtExtentForget(const XtRelKey *key, XtError *error)
 {
 	char		path[MAXPGPATH];
 
-	note_path(key, path, sizeof(path));
+	XtNotePath(NOTES_DIRECTORY, key, path, sizeof(path));
 	/* Removed, not overwritten, which may take space; and synced also if it is gone, as a try before may have left it. */
 	if ((unlink(path) == 0 || errno == ENOENT) && fsync_fname_ext(NOTES_DIRECTORY, true, false, LOG) == 0)
 		return true;
@@ -151,11 +145,8 @@ XtExtentRemove(const XtRelKey *key, int elevel)
 {
 	char		path[MAXPGPATH];
 
-	note_path(key, path, sizeof(path));
-	if (unlink(path) != 0 && errno != ENOENT)
-		ereport(elevel,
-				(errcode_for_file_access(),
-				 errmsg("could not remove file \"%s\": %m", path)));
+	XtNotePath(NOTES_DIRECTORY, key, path, sizeof(path));
+	XtRemoveNote(path, elevel);
 }
 
 void
@@ -175,9 +166,8 @@ XtExtentStartup(void)
 	{
 		XtRelKey	key;
 
-		if (sscanf(entry->d_name, "%u_%u_%u", &key.tablespace, &key.database, &key.relation) != 3)
+		if (!XtNoteKey(entry->d_name, &key))
 			continue;
-		key.backend = InvalidBackendId;
 		if (copied || XtFilesAreGone(&key))
 		{
 			XtExtentRemove(&key, FATAL);

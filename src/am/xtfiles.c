@@ -112,6 +112,28 @@ XtFilesAreGone(const XtRelKey *key)
 	return is_there(place);
 }
 
+void
+XtNotePath(const char *directory, const XtRelKey *key, char *path, Size bytes)
+{
+	snprintf(path, bytes, "%s/%u_%u_%u", directory, key->tablespace, key->database, key->relation);
+}
+
+bool
+XtNoteKey(const char *name, XtRelKey *key)
+{
+	key->backend = InvalidBackendId;
+	return sscanf(name, "%u_%u_%u", &key->tablespace, &key->database, &key->relation) == 3;
+}
+
+void
+XtRemoveNote(const char *path, int elevel)
+{
+	if (unlink(path) != 0 && errno != ENOENT)
+		ereport(elevel,
+				(errcode_for_file_access(),
+				 errmsg("could not remove file \"%s\": %m", path)));
+}
+
 static void
 empty_file(const char *name, int segment)
 {

@@ -174,6 +174,12 @@ extern bool XtFileIsForeign(const XtRelKey *key);
  * tablespaces, later than a start asks this, from a file that it then removes.
  */
 extern bool XtFilesAreGone(const XtRelKey *key);
+/* Notes about indexes, each a file in a directory of its kind (xtextent.c, xtscrub.c): where it is, */
+extern void XtNotePath(const char *directory, const XtRelKey *key, char *path, Size bytes);
+/* whose it is by its name (false: it is none), */
+extern bool XtNoteKey(const char *name, XtRelKey *key);
+/* and without it, if it is there. */
+extern void XtRemoveNote(const char *path, int elevel);
 /* Truncates the data files to nothing: those of a build that failed. */
 extern void XtEmptyFiles(const XtRelKey *key);
 /* Marks the superblocks broken, with their checksums; durable when it returns true. Raises nothing. */

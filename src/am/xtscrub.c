@@ -75,12 +75,6 @@ write_note(int fd, const XtRelKey *key)
 	return pg_pwrite(fd, &note, sizeof(note), 0) == sizeof(note);
 }
 
-static void
-note_path(const XtRelKey *key, char *path, Size bytes)
-{
-	snprintf(path, bytes, NOTES_DIRECTORY "/%u_%u_%u", key->tablespace, key->database, key->relation);
-}
-
 void
 XtScrubNote(const XtRelKey *key)
 {
@@ -93,7 +87,7 @@ XtScrubNote(const XtRelKey *key)
 		ereport(ERROR,
 				(errcode_for_file_access(),
 				 errmsg("could not create directory \"%s\": %m", NOTES_DIRECTORY)));
-	note_path(key, path, sizeof(path));
+	XtNotePath(NOTES_DIRECTORY, key, path, sizeof(path));
 	fd = OpenTransientFile(path, O_CREAT | O_WRONLY | PG_BINARY);
 	if (fd < 0)
 		ereport(ERROR,
@@ -115,11 +109,8 @@ XtScrubForget(const XtRelKey *key)
 
 	if (!DataChecksumsEnabled() || key->backend != InvalidBackendId)
 		return;
-	note_path(key, path, sizeof(path));
-	if (unlink(path) != 0 && errno != ENOENT)
-		ereport(LOG,
-				(errcode_for_file_access(),
-				 errmsg("could not remove file \"%s\": %m", path)));
+	XtNotePath(NOTES_DIRECTORY, key, path, sizeof(path));
+	XtRemoveNote(path, LOG);
 }
 
 bool
@@ -130,7 +121,7 @@ XtScrubNoteChange(XtShared *shared)
 
 	if (likely(shared->noted) || !DataChecksumsEnabled() || shared->key.backend != InvalidBackendId)
 		return false;
-	note_path(&shared->key, path, sizeof(path));
+	XtNotePath(NOTES_DIRECTORY, &shared->key, path, sizeof(path));
 	fd = BasicOpenFile(path, O_CREAT | O_WRONLY | PG_BINARY);
 	if (fd < 0 && errno == ENOENT && (MakePGDirectory(NOTES_DIRECTORY) == 0 || errno == EEXIST))
 		fd = BasicOpenFile(path, O_CREAT | O_WRONLY | PG_BINARY);
@@ -254,10 +245,9 @@ XtScrubStartup(void)
 		XtRelKey	key;
 		char		path[MAXPGPATH];
 
-		if (sscanf(entry->d_name, "%u_%u_%u", &key.tablespace, &key.database, &key.relation) != 3)
+		if (!XtNoteKey(entry->d_name, &key))
 			continue;
-		key.backend = InvalidBackendId;
-		note_path(&key, path, sizeof(path));
+		XtNotePath(NOTES_DIRECTORY, &key, path, sizeof(path));
 		if (!scrub)
 			;
 		else if (!note_is_ours(path, &key))

@@ -97,7 +97,8 @@ void NearestScan::RemoveFirst() {
   if (!heap_.empty()) ReplaceFirst(last);
 }
 
-NearestScan::List* NearestScan::NewList(uint32_t* number) {
+NearestScan::List* NearestScan::NewList(const BlockHeader* block, uint32_t group, uint64_t rest,
+                                        uint32_t* number) {
   if (free_list_ != kNoList) {
     *number = free_list_;
     free_list_ = lists_[*number].next;
@@ -105,7 +106,11 @@ NearestScan::List* NearestScan::NewList(uint32_t* number) {
     *number = static_cast<uint32_t>(lists_.size());
     lists_.emplace_back();
   }
-  return &lists_[*number];
+  List* list = &lists_[*number];
+  list->block = block;
+  list->group = group;
+  list->rest = rest;
+  return list;
 }
 
 uint64_t NearestScan::Choose(List* list) {
@@ -173,10 +178,7 @@ Status NearestScan::OpenNode(const NodeRef& node) {
     const uint64_t groups = kernels_.match_groups(layout, block, count, query_);
     if (groups != 0) {
       uint32_t number;
-      List* list = NewList(&number);
-      list->block = block;
-      list->rest = groups;
-      list->group = kGroupsMax;
+      List* list = NewList(block, kGroupsMax, groups, &number);
       kernels_.group_distances(layout, block, count, point_, list->distances);
       Push(Item{Choose(list), kListBit | number});
     }
@@ -192,10 +194,7 @@ void NearestScan::OpenChildren(const BlockHeader* block, uint32_t group) {
   if (!everything_) lanes &= kernels_.match_entries(layout, block, group, query_);
   if (lanes == 0) return;
   uint32_t number;
-  List* list = NewList(&number);
-  list->block = block;
-  list->rest = lanes;
-  list->group = group;
+  List* list = NewList(block, group, lanes, &number);
   kernels_.child_distances(layout, block, group, point_, list->distances);
   Push(Item{Choose(list), kListBit | number});
 }

@@ -65,7 +65,8 @@ class NearestScan {
   void Push(Item item);
   void ReplaceFirst(Item item);
   void RemoveFirst();
-  List* NewList(uint32_t* number);
+  // All but the distances.
+  List* NewList(const BlockHeader* block, uint32_t group, uint64_t rest, uint32_t* number);
   // Makes its nearest choice the next; returns the order of that.
   static uint64_t Choose(List* list);
   // Drops the choice that the first item stands for.
