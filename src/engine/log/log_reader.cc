@@ -52,11 +52,13 @@ Status LogReader::AddSegment(uint32_t number, uint64_t capture_id) {
     }
     if (header->node_id == segment.sequence) segment.blocks = i + 1;
   }
-  if (segment.blocks == 0) headerless_.push_back(number);
   if (segment.blocks > 0 && segment.blocks < count && LacksHeader(segment, segment.blocks)) {
     ++segment.blocks;
   }
-  if (segment.sequence < start_seq_ || segment.blocks == 0) return Status::Ok();
+  if (segment.sequence < start_seq_ || segment.blocks == 0) {
+    stale_.push_back(number);
+    return Status::Ok();
+  }
   if (segment.sequence == start_seq_ && built_on != capture_id) {
     return Status::Make(Code::kBroken,
                         "log file \"%s\" belongs to another state of the index: it builds on capture "
@@ -97,7 +99,7 @@ Status LogReader::Open(uint64_t start_seq, uint64_t capture_id) {
   }
   // The next segment, if the page that would say so is lost: its frames know its sequence.
   const uint64_t next = segments_.empty() ? start_seq_ : segments_.back().sequence + 1;
-  for (const uint32_t number : headerless_) {
+  for (const uint32_t number : stale_) {
     const Segment segment{next, number, 1};
     if (!LacksHeader(segment, 0)) continue;
     segments_.push_back(segment);
@@ -347,8 +349,9 @@ Status LogReader::Finish() {
     if (end_mark_ != 0 && segment.sequence == end_mark_ >> 32) last = &segment;
     XT_RETURN_IF_ERROR(EraseTail(segment, &erased));
   }
-  // What is left of lost blocks in a segment without any header would follow blocks that come to lie before it.
-  for (const uint32_t number : headerless_) XT_RETURN_IF_ERROR(EraseTail(Segment{0, number, 0}, &erased));
+  // The lost blocks of a segment's new life may have left pages, which would follow the blocks that come to lie before
+  // them when that life begins again. The superblock that was chosen is on disk: none needs what is erased.
+  for (const uint32_t number : stale_) XT_RETURN_IF_ERROR(EraseTail(Segment{0, number, 0}, &erased));
   if (erased) XT_RETURN_IF_ERROR(log_->Sync());
   shared->bytes.store(bytes_, std::memory_order_relaxed);
   shared->appended_lsn.store(lsn_max_, std::memory_order_relaxed);

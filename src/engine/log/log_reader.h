@@ -111,7 +111,7 @@ class LogReader {
   WindowPin pin_;
   uint64_t start_seq_ = 0;
   std::vector<Segment> segments_;  // In sequence order.
-  std::vector<uint32_t> headerless_;  // Places of segments without any header.
+  std::vector<uint32_t> stale_;    // Places of the other segments: what they hold is older, or of lost blocks.
   Cursor next_;
   LogExtent held_{};
   bool may_shorten_ = true;

@@ -215,6 +215,15 @@ Status DurableStore::Adopt(const LoadPolicy& policy) {
   return Status::Ok();
 }
 
+// A process that was killed leaves in the page cache what it had not synced yet, a superblock or a file's name among
+// it. What is read counts from now on, and what only an older state needs is overwritten: so it goes to disk first.
+// A host does the same with all its files before it recovers (SyncDataDirectory).
+Status DurableStore::SyncWhatWasFound() {
+  XT_RETURN_IF_ERROR(SyncData());
+  for (const std::string& path : log_.Paths()) XT_RETURN_IF_ERROR(fs_->Sync(path.c_str()));
+  return fs_->SyncDirectory(windows_->path().c_str());
+}
+
 Status DurableStore::Replay(const LoadPolicy& policy, uint32_t ops_max, bool* done) {
   using Phase = LoadState::Phase;
   *done = !log_.enabled();
@@ -228,6 +237,7 @@ Status DurableStore::Replay(const LoadPolicy& policy, uint32_t ops_max, bool* do
     if (!policy.host) log_.KeepFile();
     XT_RETURN_IF_ERROR(
         load_->reader->Open(start != 0 ? start : 1, load_->content.log_capture_id));
+    if (!policy.host) XT_RETURN_IF_ERROR(SyncWhatWasFound());
     if (!policy.host && shared_->log.file_blocks.load(std::memory_order_relaxed) == 0) {
       return Status::Corruption("log file \"%s\" is missing or empty, and with it what was committed "
                                 "since the last checkpoint", log_.windows()->path().c_str());

@@ -162,6 +162,7 @@ class DurableStore final : public NodeStore, public OperationLog {
   Status VerifyTableBlock(uint32_t block, BlockKind kind, uint64_t index, const char* what);
   // Makes the copy of another relation's files this relation's own, if they were at rest.
   Status Adopt(const LoadPolicy& policy);
+  Status SyncWhatWasFound();
   Status Replay(const LoadPolicy& policy, uint32_t ops_max, bool* done);
   Status ReplayOne(const LogRecord& record);
 

@@ -506,6 +506,20 @@ SimFileSystem::Image SimFileSystem::AfterPowerCut(uint64_t seed) const {
   return image;
 }
 
+void SimFileSystem::ContinueAfterKill() {
+  std::lock_guard lock(mutex_);
+  for (const auto* names : {&live_, &durable_}) {
+    for (const auto& [name, file] : *names) {
+      if (!file->has_crashed) continue;
+      XT_ASSERT(file->at_crash.size() == file->size);
+      if (file->size != 0) std::memcpy(file->view, file->at_crash.data(), file->size);
+      file->at_crash.clear();
+      file->has_crashed = false;
+    }
+  }
+  ForgetFaults();
+}
+
 void SimFileSystem::Load(const Image& image) {
   std::lock_guard lock(mutex_);
   live_.clear();
@@ -522,6 +536,10 @@ void SimFileSystem::Load(const Image& image) {
     live_[name] = file;
   }
   durable_ = live_;
+  ForgetFaults();
+}
+
+void SimFileSystem::ForgetFaults() {
   crash_at_ = fail_at_ = kNever;
   fail_kinds_ = 0;
   crashed_ = false;

@@ -114,6 +114,9 @@ class SimFileSystem final : public FileSystem {
   // The machine comes up again: AfterPowerCut's image, all of it durable, and no fault pending.
   void Restart(uint64_t seed) { Load(AfterPowerCut(seed)); }
   void Load(const Image& image);
+  // It was the process that was killed, not the power: another one finds what it left in the page cache, and
+  // nothing more has reached the disk. REQUIRES: no mapping is left.
+  void ContinueAfterKill();
 
   // --- Looking and damaging.
   // Current content, as a reader of the file would see it.
@@ -132,6 +135,7 @@ class SimFileSystem final : public FileSystem {
   Status Operate(OperationKind kind, const char* path, const std::function<Status()>& effect);
   // These, and the effects, run with mutex_ held.
   FilePtr Find(const std::string& path) const;
+  void ForgetFaults();
   void FailedSync(File* file);
   void WriteBackSome(File* file, uint64_t first_page, uint64_t pages, uint64_t tries);
   void FindViolations(const std::string& path, const File& file) const;

@@ -7,6 +7,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "support/log_fixture.h"
 
 namespace xtree {
@@ -174,6 +176,34 @@ TEST(LogReader, WhatIsLeftOfASegmentWithoutAHeaderIsErased) {
   const Status status = f.Recover(HostPolicy(1, {}), &values);
   ASSERT_TRUE(status.ok()) << status.message();
   EXPECT_EQ(values, Sequence(0, 200));
+}
+
+// A power cut keeps pages of a segment's new life and not those before them; then that life begins again.
+TEST(LogReader, WhatIsLeftOfALostLifeIsErasedFromAStaleSegment) {
+  for (const bool header_of_last_life : {false, true}) {
+    SCOPED_TRACE(header_of_last_life);
+    LogFixture f;
+    ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+    for (uint64_t v = 0; f.shared.current_block < 2; ++v) ASSERT_TRUE(f.Append(v, 100 + v).ok());
+    const std::vector<std::byte> first_life(f.Block(0), f.Block(2));
+    f.log->Recycle(f.log->Rotate(LogFixture::kCapture), 1'000'000);
+    ASSERT_TRUE(f.Append(0, 1000).ok());
+    ASSERT_EQ(f.shared.current_seq.load(), 2u);
+    for (uint64_t v = 1; f.shared.current_block < 2; ++v) ASSERT_TRUE(f.Append(v, 1000 + v).ok());
+    ASSERT_EQ(f.shared.current_segment, 0u);
+    std::memcpy(f.Block(0), first_life.data(), kBlockBytes);
+    std::memset(f.Block(1), 0, 4096);
+    if (header_of_last_life) std::memcpy(f.Block(1), first_life.data() + kBlockBytes, 4096);
+    std::memset(f.Block(2), 0, kBlockBytes);
+    std::vector<uint64_t> values;
+    ASSERT_TRUE(f.Recover(HostPolicy(1, {}), &values, 2).ok());
+    EXPECT_TRUE(values.empty());
+    EXPECT_TRUE(std::all_of(f.Block(1), f.Block(2), [](std::byte b) { return b == std::byte{0}; }));
+    for (uint64_t v = 0; v < 10; ++v) ASSERT_TRUE(f.Append(v, 2000 + v).ok());
+    const Status status = f.Recover(HostPolicy(1, {}), &values, 2);
+    ASSERT_TRUE(status.ok()) << status.message();
+    EXPECT_EQ(values, Sequence(0, 10));
+  }
 }
 
 // The index would take it for its own, and stamp blocks with it.

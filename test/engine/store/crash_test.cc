@@ -75,6 +75,34 @@ TEST_P(CrashTest, TheRecoveryMayBeCutShortAtEveryOperation) {
   printf("%lu crash points in recoveries\n", points);
 }
 
+// A process that is killed leaves in the page cache what it has not synced. The next one reads and builds on that,
+// and then the power fails: by then it must be on disk.
+TEST_P(CrashTest, APowerCutMayFollowAKill) {
+  const DurabilityMode mode = GetParam();
+  ScriptSize size;
+  if (mode == DurabilityMode::kStrict) size = ScriptSize{60, 3, 20, 6, 1};
+  const Script script = MakeScript(size, 4 + SeedOffset());
+  const uint64_t seeds = 4 * LengthFactor();
+  uint64_t points = 0;
+  for (uint64_t crash_at = 0;; crash_at += kStride, ++points) {
+    bool complete = false;
+    for (uint64_t seed = 1 + SeedOffset(); seed <= seeds + SeedOffset() && !complete; ++seed) {
+      SimFileSystem fs(crash_at * seeds + seed);
+      fs.CrashAtOperation(crash_at);
+      const Progress progress = RunScript(&fs, script, mode);
+      complete = progress.complete;
+      if (complete) break;
+      SCOPED_TRACE(::testing::Message() << "crash_at=" << crash_at << " (" << fs.crash_operation() << "), seed="
+                                        << seed << ", step " << progress.attempted);
+      fs.ContinueAfterKill();
+      ExpectRecovers(&fs, script, progress, mode);
+      if (HasFatalFailure() || HasNonfatalFailure()) return;
+    }
+    if (complete) break;
+  }
+  printf("%lu crash points by kills, %lu power cuts each\n", points, seeds);
+}
+
 // A log longer than one segment, folds that rotate it, and a data file that grows in larger steps.
 TEST_P(CrashTest, LongLogsAndGrowthSurviveSampledCrashes) {
   const DurabilityMode mode = GetParam();
@@ -186,7 +214,7 @@ TEST(ManyIndexesCrashTest, BatchesAndDropsSurviveEveryCrash) {
   }
 }
 
-// Crash after crash: nothing accumulates.
+// Crash after crash, of the machine or of the process: nothing accumulates.
 TEST(CrashSeriesTest, ManyCrashesInARowLeaveASoundIndexThatDoesNotGrow) {
   const DurabilityMode mode = DurabilityMode::kBalanced;
   SimFileSystem fs(1);
@@ -226,7 +254,11 @@ TEST(CrashSeriesTest, ManyCrashesInARowLeaveASoundIndexThatDoesNotGrow) {
       }
     }
     ASSERT_TRUE(fs.crashed());
-    fs.Restart(cycle);
+    if (random.Below(3) == 0) {
+      fs.ContinueAfterKill();
+    } else {
+      fs.Restart(cycle);
+    }
     auto runtime = DurableRuntime::Open(Options(&fs, mode)).value();
     auto index = runtime->OpenIndex(kName);
     ASSERT_TRUE(index.ok()) << index.status().message();

@@ -196,6 +196,22 @@ TEST_F(SimFileSystemTest, RestartMakesWhatSurvivedDurable) {
   EXPECT_EQ(States(), (std::set<std::string>{kept}));
 }
 
+TEST_F(SimFileSystemTest, AfterAKillThePageCacheIsThereAndTheDiskHasNoMoreThanBefore) {
+  MakeFile(2);
+  Fill(0, 'a');
+  ASSERT_TRUE(fs_.Sync("a").ok());
+  Fill(1, 'b');
+  fs_.CrashAtOperation(0);
+  ASSERT_FALSE(fs_.Stat("a").ok());
+  Fill(0, 'c');  // By a dead process.
+  fs_.ContinueAfterKill();
+  EXPECT_FALSE(fs_.crashed());
+  EXPECT_EQ(Describe(fs_.Contents()), "ab");
+  const auto states = States();
+  EXPECT_TRUE(states.contains("a.") && states.contains("ab"));
+  for (const std::string& state : states) EXPECT_EQ(state[0], 'a');
+}
+
 TEST_F(SimFileSystemTest, AnInjectedErrorHitsOneOperationAndChangesNothing) {
   MakeFile(1);
   fs_.FailOperation(1, Status::FromErrno(28, "injected"));
