@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+#include "support/odd_system_calls.h"
+
 namespace xtree {
 namespace {
 
@@ -111,6 +113,31 @@ TEST_P(IoQueueTest, AFileThatCannotBeSyncedReportsItsError) {
   EXPECT_EQ(batch[1].status.code(), Code::kIoError);
   EXPECT_NE(std::string(batch[1].status.message()).find(path), std::string::npos);
   EXPECT_TRUE(batch[2].status.ok());
+  close(fds[0]);
+  close(fds[1]);
+}
+
+// Results are told apart by what they belong to, not by when they come.
+TEST_P(IoQueueTest, CompletionsMayComeInAnyOrder) {
+  OddSystemCalls odd;
+  odd.shuffle_completions = true;
+  ScopedOddSystemCalls scope(odd);
+  int fds[2];
+  ASSERT_EQ(pipe(fds), 0);
+  const std::string refuses = "/proc/self/fd/" + std::to_string(fds[1]);
+  std::vector<std::string> paths;
+  for (int i = 0; i < 100; ++i) paths.push_back(i % 50 == 49 ? "/nonexistent/file" : MakeFile(i));
+  for (int bad = 0; bad < 100; bad += 9) {
+    std::vector<SyncRequest> batch;
+    for (const std::string& path : paths) batch.push_back(SyncRequest{path, Status::Internal("not touched")});
+    batch[static_cast<size_t>(bad)].path = refuses;
+    queue_->SyncAll(&batch);
+    for (int i = 0; i < 100; ++i) {
+      const Code expected = i == bad ? Code::kIoError : i % 50 == 49 ? Code::kNotFound : Code::kOk;
+      EXPECT_EQ(batch[static_cast<size_t>(i)].status.code(), expected) << bad << ", " << i;
+    }
+  }
+  EXPECT_EQ(scope.calls() > 0, std::string(GetParam()) == "io_uring");
   close(fds[0]);
   close(fds[1]);
 }

@@ -14,6 +14,7 @@
 #include <string>
 
 #include "io/file_system.h"
+#include "support/odd_system_calls.h"
 
 namespace xtree {
 namespace {
@@ -192,6 +193,23 @@ TEST_F(NoFallocateTest, ReserveWritesZerosAndKeepsWhatIsThere) {
   ASSERT_TRUE(fs_->Punch(path_.c_str(), 190'000, 1 << 20).ok());
   EXPECT_EQ(Size(), 200'000u);
   fs_->Unmap(base, 200'000);
+}
+
+TEST_F(PosixFileSystemTest, AReservationIsWholeThoughWritesAreInterruptedAndShort) {
+  OddSystemCalls odd;
+  odd.short_io = true;
+  odd.no_fallocate = true;
+  ScopedOddSystemCalls scope(odd);
+  ASSERT_TRUE(fs_->Reserve(path_.c_str(), 0, 100'000).ok());
+  EXPECT_EQ(ReadAll(path_), std::string(100'000, '\0'));
+  std::byte* base = fs_->Map(path_.c_str(), 400'000, true).value();
+  std::memset(base, 'x', 100'000);
+  ASSERT_TRUE(fs_->Reserve(path_.c_str(), 50'000, 350'000).ok());
+  EXPECT_EQ(ReadAll(path_), std::string(100'000, 'x') + std::string(300'000, '\0'));
+  fs_->Prefill(path_.c_str(), 100'000, 300'000);
+  EXPECT_EQ(ReadAll(path_), std::string(100'000, 'x') + std::string(300'000, '\0'));
+  fs_->Unmap(base, 400'000);
+  EXPECT_GT(scope.calls(), 100u);
 }
 
 TEST_F(PosixFileSystemTest, APathThroughAFileIsAnIoErrorThatNamesIt) {
