@@ -161,8 +161,8 @@ log_and_apply(Relation index, XtHandle *handle, uint8 info)
 		MyProc->delayChkptFlags &= ~DELAY_CHKPT_START;
 		XtReportError(index, &fault);
 	}
-	MyProc->delayChkptFlags &= ~DELAY_CHKPT_START;
 	XtNoteTouched(handle);
+	MyProc->delayChkptFlags &= ~DELAY_CHKPT_START;
 	return lsn;
 }
 
