@@ -57,6 +57,7 @@ OBJS = \
 	src/am/xtscan.o \
 	src/am/xtscrub.o \
 	src/am/xtsort.o \
+	src/am/xtstamp.o \
 	src/am/xttimeline.o \
 	src/am/xtvacuum.o \
 	src/am/xtwal.o \

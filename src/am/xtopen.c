@@ -17,13 +17,10 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
-#include "access/xlogutils.h"
 #include "catalog/catalog.h"
 #include "catalog/storage.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
-#include "storage/bufpage.h"
-#include "storage/checksum.h"
 #include "storage/ipc.h"
 #include "storage/smgr.h"
 #include "utils/hsearch.h"
@@ -31,8 +28,6 @@
 #include "utils/memutils.h"
 #include "utils/resowner.h"
 
-/* Changes after which blocks are stamped before the transaction ends. */
-#define XT_TOUCHED_MAX		1000
 /* Operations of the log that are replayed between two looks for interrupts. */
 #define XT_LOAD_BATCH		2000
 
@@ -40,7 +35,6 @@ static HTAB *handles = NULL;
 static XtHandle *last_handle = NULL;	/* the one used last: most statements use one index */
 static XtScanRef *scan_refs = NULL;
 static bool check_pending = false;	/* some handle has `check` set */
-static bool touched_pending = false;	/* some handle has blocks to stamp */
 static bool exiting = false;
 static long redo_sweep_at = 256;	/* handles at which redo looks for dropped ones */
 
@@ -653,83 +647,6 @@ XtUnlock(XtHandle *handle)
 	LWLockRelease(&handle->shared->lock);
 }
 
-/* --- Page checksums --------------------------------------------------------------------------- */
-/*
- * Where data checksums are on, the blocks that a transaction has modified are stamped before its
- * locks are released, so that a quiet index always verifies. Until then their LSN is all ones, which
- * tells a base backup not to verify them.
- */
-void
-XtStampTouched(XtHandle *handle)
-{
-	XtTouched	touched;
-	XLogRecPtr	lsn = xt_applied_lsn(handle->index);
-
-	Assert(LWLockHeldByMeInMode(&handle->shared->lock, LW_EXCLUSIVE));
-	while (xt_touched_next(handle->index, &touched))
-		XtStampPage(touched.page, touched.block, lsn);
-	handle->touched = 0;
-}
-
-void
-XtStampPage(void *page, BlockNumber block, XLogRecPtr lsn)
-{
-	PageSetLSN((Page) page, lsn);
-	((PageHeader) page)->pd_checksum = pg_checksum_page(page, block);
-}
-
-void
-XtNoteTouched(XtHandle *handle)
-{
-	if (!DataChecksumsEnabled())
-		return;
-	touched_pending = true;
-	XtScrubNoteChange(handle->shared);
-	handle->touched++;
-	if (InRecovery)
-		XtStampTouched(handle);
-}
-
-/* Without XtLock, which may have to attach memory and fail at that. */
-static void
-stamp_alone(XtHandle *handle)
-{
-	LWLockAcquire(&handle->shared->lock, LW_EXCLUSIVE);
-	XtStampTouched(handle);
-	LWLockRelease(&handle->shared->lock);
-}
-
-void
-XtStampWhenMany(XtHandle *handle)
-{
-	if (unlikely(handle->touched >= XT_TOUCHED_MAX))
-		stamp_alone(handle);
-}
-
-static void
-stamp_all(void)
-{
-	HASH_SEQ_STATUS status;
-	XtHandle   *handle;
-
-	/* Should anything fail here during an abort, it must not be tried again by the same abort. */
-	touched_pending = false;
-	hash_seq_init(&status, handles);
-	while ((handle = hash_seq_search(&status)) != NULL)
-	{
-		if (handle->touched > 0 && handle->index != NULL)
-			stamp_alone(handle);
-	}
-}
-
-static void
-subxact_callback(SubXactEvent event, SubTransactionId mySubid, SubTransactionId parentSubid,
-				 void *arg)
-{
-	if (event == SUBXACT_EVENT_ABORT_SUB && touched_pending)
-		stamp_all();
-}
-
 /* --- Scans ------------------------------------------------------------------------------------ */
 XtScanRef *
 XtScanBegin(Relation index, XtHandle *handle)
@@ -821,13 +738,31 @@ sweep_handles(bool all)
 	check_pending = false;
 }
 
+void
+XtForEachHandle(void (*visit) (XtHandle *handle))
+{
+	HASH_SEQ_STATUS status;
+	XtHandle   *handle;
+
+	hash_seq_init(&status, handles);
+	while ((handle = hash_seq_search(&status)) != NULL)
+		visit(handle);
+}
+
+static void
+subxact_callback(SubXactEvent event, SubTransactionId mySubid, SubTransactionId parentSubid,
+				 void *arg)
+{
+	if (event == SUBXACT_EVENT_ABORT_SUB)
+		XtStampAll();
+}
+
 static void
 xact_callback(XactEvent event, void *arg)
 {
-	if (touched_pending && (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE ||
-							event == XACT_EVENT_PARALLEL_PRE_COMMIT ||
-							event == XACT_EVENT_ABORT || event == XACT_EVENT_PARALLEL_ABORT))
-		stamp_all();
+	if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PRE_PREPARE || event == XACT_EVENT_PARALLEL_PRE_COMMIT ||
+		event == XACT_EVENT_ABORT || event == XACT_EVENT_PARALLEL_ABORT)
+		XtStampAll();
 	if (!check_pending)
 		return;
 	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
@@ -841,20 +776,15 @@ xact_callback(XactEvent event, void *arg)
 static void
 exit_callback(int code, Datum arg)
 {
-	HASH_SEQ_STATUS status;
-	XtHandle   *handle;
-
 	while (scan_refs != NULL)
 		XtScanEnd(scan_refs);
 	exiting = true;
-	if (touched_pending)
+	if (XtStampIsPending())
 	{
 		/* The transaction is aborted after this, when its handles are gone. */
 		LWLockReleaseAll();
-		stamp_all();
+		XtStampAll();
 	}
 	last_handle = NULL;
-	hash_seq_init(&status, handles);
-	while ((handle = hash_seq_search(&status)) != NULL)
-		detach_handle(handle);
+	XtForEachHandle(detach_handle);
 }

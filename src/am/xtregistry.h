@@ -212,13 +212,21 @@ extern void XtForget(const XtRelKey *key);
 /* Writes back and drops what the host's buffers hold of the relation. */
 extern void XtDropHostBuffers(const XtRelKey *key);
 
-/* Page checksums: gives blocks touched by this process their LSN and checksum. Writer lock held. */
-extern void XtStampTouched(XtHandle *handle);
+/* Visits all handles of this process, of which there is at least one. */
+extern void XtForEachHandle(void (*visit) (XtHandle *handle));
+
+/* xtstamp.c */
+/* Gives a page its LSN and checksum. */
 extern void XtStampPage(void *page, BlockNumber block, XLogRecPtr lsn);
+/* The same for the blocks that this process has touched. Writer lock held. */
+extern void XtStampTouched(XtHandle *handle);
 /* After a change was applied. Writer lock held. */
 extern void XtNoteTouched(XtHandle *handle);
 /* Bounds the list of a long transaction. Not under the writer lock. */
 extern void XtStampWhenMany(XtHandle *handle);
+/* Before the transaction ends: the blocks of all handles. Under no writer lock. */
+extern bool XtStampIsPending(void);
+extern void XtStampAll(void);
 
 /* xtrewind.c */
 /* Marks broken what pg_rewind has mixed. In the postmaster, before anything is opened. */
