@@ -2,7 +2,7 @@
 # host's checkpoints carry the engine's log, and nothing that counts depends on what nobody synced.
 # Method: the server runs on a disk that forgets what was not synced (shim/power.h): exactly that in
 # some rounds, any part of it in others. First one step at a time, then under a load of everything at
-# once, cut at random moments, also during the recovery. And a disk that lies about the engine's log,
+# once, cut at random moments, also during the recovery, or after everything was killed and started again. And a disk that lies about the engine's log,
 # which must be noticed here, or else this test would prove nothing. POWER_ROUNDS and POWER_SEED in the environment.
 use strict;
 use warnings;
@@ -126,6 +126,14 @@ foreach my $round (1 .. $rounds)
 	my $cut_seed = $round % 3 == 0 ? 0 : 1 + int(rand(1e9));
 
 	sleep(0.3 + rand(2));
+	if ($round % 2 == 0)
+	{
+		# All processes are killed, another server builds on what they left in the page cache, and then the power goes.
+		kill_server($node);
+		power_on($node);
+		push @sessions, load();
+		sleep(rand(2));
+	}
 	note("round $round, seed $cut_seed: " . cut_power($node, $cut_seed));
 	foreach my $session (@sessions)
 	{

@@ -15,7 +15,7 @@ use PostgreSQL::Test::Utils;
 use Test::More;
 use Time::HiRes qw(sleep);
 
-our @EXPORT = qw(build_shim start_under start_with scarce_start scarce power_on power_start power_forget cut_power power_syncs power_lies processes_of);
+our @EXPORT = qw(build_shim start_under start_with scarce_start scarce power_on power_start power_forget kill_server cut_power power_syncs power_lies processes_of);
 
 my $shims = dirname(__FILE__) . '/../shim';
 my %built;
@@ -154,17 +154,10 @@ sub locked
 	close $lock;
 }
 
-# The power goes off now. Returns what of the unsynced survived: nothing if the seed is 0.
-sub cut_power
+# Kills all processes of a server: what they have not synced stays, in the page cache.
+sub kill_server
 {
-	my ($node, $seed) = @_;
-	my $shadow = shadow_of($node);
-	my $program = build_shim('power_cut');
-	my $data = $node->data_dir;
-
-	# From here on nothing reaches the disk and nobody is told that it did; so what the processes still
-	# do until they are killed depends on no sync that the disk has not seen.
-	locked($node, sub { append_to_file("$shadow/off", '') });
+	my ($node) = @_;
 	my ($postmaster) = processes_of($node);
 	kill 'STOP', $postmaster;
 	my @processes = processes_of($node);
@@ -177,7 +170,21 @@ sub cut_power
 	}
 	waitpid $postmaster, POSIX::WNOHANG();
 	# A process that is not reaped yet would count as a server.
-	unlink glob($node->host . '/.s.PGSQL.' . $node->port . '*');
+	unlink glob($node->host . '/.s.PGSQL.' . $node->port . '*'), $node->data_dir . '/postmaster.pid';
+}
+
+# The power goes off now. Returns what of the unsynced survived: nothing if the seed is 0.
+sub cut_power
+{
+	my ($node, $seed) = @_;
+	my $shadow = shadow_of($node);
+	my $program = build_shim('power_cut');
+	my $data = $node->data_dir;
+
+	# From here on nothing reaches the disk and nobody is told that it did; so what the processes still
+	# do until they are killed depends on no sync that the disk has not seen.
+	locked($node, sub { append_to_file("$shadow/off", '') });
+	kill_server($node);
 	my $kept = `'$program' '$data' '$shadow' $seed`;
 	BAIL_OUT("power_cut failed: $?") if $?;
 	# The directory itself stays: by its inode the host finds the shared memory it left.
