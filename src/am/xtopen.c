@@ -269,8 +269,7 @@ load_locked(XtHandle *handle, XtError *error)
 	INSTR_TIME_SET_CURRENT(took);
 	INSTR_TIME_SUBTRACT(took, start);
 	XtNoteLoadedLog(handle, INSTR_TIME_GET_MICROSEC(took));
-	shared->inode = handle->inode;
-	shared->device = handle->device;
+	shared->file = handle->file;
 	/* A copy by the host has just been logged as images; in recovery they may have just been replayed. */
 	if (RecoveryInProgress())
 		pg_atomic_write_u64(&shared->images_lsn, GetXLogReplayRecPtr(NULL));
@@ -297,35 +296,40 @@ load_locked(XtHandle *handle, XtError *error)
 static bool
 check_file(XtHandle *handle, XtError *error)
 {
-	struct stat st;
-	char	   *path = XtDataPath(&handle->key);
-	bool		ok = stat(path, &st) == 0 && st.st_size > 0;
+	char	   *path;
 
-	if (ok)
-	{
-		handle->inode = st.st_ino;
-		handle->device = st.st_dev;
-	}
-	else
-	{
-		error->code = XT_NOT_FOUND;
-		snprintf(error->message, sizeof(error->message), "file \"%s\" is missing or empty", path);
-	}
+	if (XtIdentifyFile(&handle->key, &handle->file))
+		return true;
+	path = XtDataPath(&handle->key);
+	error->code = XT_NOT_FOUND;
+	snprintf(error->message, sizeof(error->message), "file \"%s\" is missing or empty", path);
 	pfree(path);
-	return ok;
+	return false;
+}
+
+/* Of the same number and on the same device. */
+static inline bool
+has_same_inode(const XtHandle *handle)
+{
+	const XtFileId *loaded = &handle->shared->file;
+
+	return loaded->inode == handle->file.inode && loaded->device == handle->file.device;
 }
 
 /*
  * Whether the file is another one than the state was loaded from, though it may have got that one's inode
  * number: a database that is moved to another tablespace and back comes again under the same names. Then its
- * superblocks name the place where it was last opened, or, if nobody did that, it is what it was.
+ * superblocks name the place where it was last opened, or, if nobody did that, it is what it was. They need
+ * not be read where the number was given out at the same moment, too.
  */
 static bool
 is_other_file(XtHandle *handle)
 {
-	XtShared   *shared = handle->shared;
+	uint64		born_ns = handle->file.born_ns;
 
-	return shared->inode != handle->inode || shared->device != handle->device ||
+	if (!has_same_inode(handle))
+		return true;
+	return (born_ns == 0 || born_ns != handle->shared->file.born_ns) &&
 		XtFileIsForeign(&handle->key);
 }
 
@@ -373,8 +377,8 @@ refresh_handle(XtHandle *handle, XtError *error)
 		}
 		if (!attach_engine(handle, error))
 			return false;
-		if (state == XT_STATE_LOADED && shared->inode == handle->inode &&
-			shared->device == handle->device && !(check && is_other_file(handle)))
+		if (state == XT_STATE_LOADED && has_same_inode(handle) &&
+			!(check && is_other_file(handle)))
 			break;
 
 		lock_for_load(shared);
@@ -521,8 +525,7 @@ XtOpenForBuild(Relation index, const XtSpec *spec)
 		ok = XtProvideMemory(handle, &error);
 	if (ok && (ok = check_file(handle, &error)))
 	{
-		shared->inode = handle->inode;
-		shared->device = handle->device;
+		shared->file = handle->file;
 		handle->check = false;
 		handle->spec = *spec;
 		shared->partial = false;

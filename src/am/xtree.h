@@ -95,6 +95,14 @@ typedef struct XtRelKey
 
 typedef struct XtShared XtShared;	/* the registry's record of an index; see xtregistry.c */
 
+/* Which file it is that has a name. */
+typedef struct XtFileId
+{
+	uint64		inode;
+	uint64		device;
+	uint64		born_ns;		/* when it was made; 0: the file system does not say */
+} XtFileId;
+
 /*
  * This process's handle of one index. Owned by xtregistry.c and valid until the transaction ends, or
  * longer while a scan refers to it. Constant after opening except where noted.
@@ -106,8 +114,7 @@ typedef struct XtHandle
 	XtIndex    *index;			/* the engine's handle */
 	XtSpec		spec;
 	uint64		generation;		/* of the shared state that `index` is attached to */
-	uint64		inode;
-	uint64		device;
+	XtFileId	file;
 	Oid			relid;			/* of the relation, InvalidOid in the startup process */
 	uint32		blocks_seen;	/* data blocks when redo last told the host's smgr */
 	uint64		fold_retry_bytes;	/* log size at which a fold that could not run is tried again */

@@ -57,16 +57,26 @@ epoch_slots(void)
 	return MaxBackends + NUM_AUXILIARY_PROCS;
 }
 
+/*
+ * Registry, epochs and DSA are one piece of shared memory. Pages that lie together come into a new process by
+ * one fault.
+ */
 static Size
-registry_struct_bytes(void)
+epochs_offset(void)
 {
-	return MAXALIGN(sizeof(XtRegistry));
+	return CACHELINEALIGN(sizeof(XtRegistry));
+}
+
+static Size
+dsa_offset(void)
+{
+	return add_size(epochs_offset(), CACHELINEALIGN(xt_epoch_shared_bytes(epoch_slots())));
 }
 
 Size
 XtRegistryBytes(void)
 {
-	return add_size(registry_struct_bytes(), XT_DSA_BYTES);
+	return add_size(dsa_offset(), XT_DSA_BYTES);
 }
 
 /* shmem_request_hook */
@@ -74,7 +84,6 @@ void
 XtRegistryRequest(void)
 {
 	RequestAddinShmemSpace(XtRegistryBytes());
-	RequestAddinShmemSpace(xt_epoch_shared_bytes(epoch_slots()));
 	RequestAddinShmemSpace(XtGraceBytes());
 	RequestNamedLWLockTranche(XTREE_LWLOCK_TRANCHE, 1);
 }
@@ -89,7 +98,7 @@ XtRegistryStartup(void)
 
 	xt_registry = ShmemInitStruct("xtree registry", XtRegistryBytes(), &found);
 	XtGraceStartup();
-	epoch_shared = ShmemInitStruct("xtree epochs", xt_epoch_shared_bytes(epoch_slots()), &found);
+	epoch_shared = (char *) xt_registry + epochs_offset();
 	if (found)
 		return;
 
@@ -118,7 +127,7 @@ XtRegistryStartup(void)
 	 * good part of a new connection's first query.
 	 */
 	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
-	place = (char *) xt_registry + registry_struct_bytes();
+	place = (char *) xt_registry + dsa_offset();
 	area = dsa_create_in_place(place, xt_registry->dsa_bytes, xt_registry->tranche_id, NULL);
 	dsa_pin(area);
 	dsa_pin_mapping(area);
@@ -153,7 +162,7 @@ attach_registry(void)
 	oldcontext = MemoryContextSwitchTo(TopMemoryContext);
 	if (area == NULL)
 	{
-		area = dsa_attach_in_place((char *) xt_registry + registry_struct_bytes(), NULL);
+		area = dsa_attach_in_place((char *) xt_registry + dsa_offset(), NULL);
 		dsa_pin_mapping(area);
 	}
 	hash_params.tranche_id = xt_registry->tranche_id;
@@ -191,26 +200,22 @@ XtGetRuntime(void)
 static dsa_pointer
 make_shared(const XtRelKey *key)
 {
-	dsa_pointer self = dsa_allocate0(area, sizeof(XtShared));
 	Size		alignment = xt_index_shared_alignment();
-	dsa_pointer block = dsa_allocate_extended(area, xt_index_shared_bytes() + alignment,
-											  DSA_ALLOC_ZERO | DSA_ALLOC_NO_OOM);
-	XtShared   *shared = dsa_get_address(area, self);
-	uintptr_t	address;
+	dsa_pointer self = dsa_allocate_extended(area, sizeof(XtShared) + xt_index_shared_bytes() + alignment,
+											 DSA_ALLOC_ZERO | DSA_ALLOC_NO_OOM);
+	XtShared   *shared;
+	uintptr_t	behind;
 
-	if (!DsaPointerIsValid(block))
-	{
-		dsa_free(area, self);
+	if (!DsaPointerIsValid(self))
 		ereport(ERROR,
 				(errcode(ERRCODE_OUT_OF_MEMORY),
 				 errmsg("out of shared memory for xtree indexes")));
-	}
+	shared = dsa_get_address(area, self);
 	shared->key = *key;
 	shared->self = self;
 	/* Wherever a process maps the area, that is by whole pages: what is aligned here is so everywhere. */
-	address = (uintptr_t) dsa_get_address(area, block);
-	shared->index_shared = block + (TYPEALIGN(alignment, address) - address);
-	shared->index_shared_block = block;
+	behind = (uintptr_t) (shared + 1);
+	shared->index_shared = self + sizeof(XtShared) + (TYPEALIGN(alignment, behind) - behind);
 	pg_atomic_init_u32(&shared->refs, 1);
 	pg_atomic_init_u32(&shared->gone, 0);
 	pg_atomic_init_u32(&shared->state, XT_STATE_EMPTY);
@@ -245,6 +250,8 @@ XtSharedAttach(const XtRelKey *key)
 		found = false;
 	}
 	shared = dsa_get_address(area, entry->shared);
+	/* A new process's first load brings pages around into it as well, as its first store would not. */
+	(void) pg_atomic_read_u32(&shared->refs);
 	pg_atomic_fetch_add_u32(&shared->refs, 1);
 	dshash_release_lock(hash, entry);
 
@@ -290,7 +297,6 @@ XtSharedRelease(XtShared *shared)
 		return;
 	count = xt_chunk_refs(dsa_get_address(area, shared->index_shared), refs, lengthof(refs));
 	free_refs(refs, count);
-	dsa_free(area, shared->index_shared_block);
 	dsa_free(area, shared->self);
 }
 
@@ -306,8 +312,7 @@ XtSharedReset(XtShared *shared)
 	pg_atomic_fetch_add_u64(&shared->generation, 1);
 	pg_atomic_write_u32(&shared->state, XT_STATE_EMPTY);
 	pg_write_barrier();
-	shared->inode = 0;
-	shared->device = 0;
+	memset(&shared->file, 0, sizeof(shared->file));
 	shared->partial = false;
 	pg_atomic_write_u32(&shared->fold_wanted, 0);
 	pg_atomic_write_u64(&shared->heap_order, 0);

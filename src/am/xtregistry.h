@@ -46,8 +46,7 @@ struct XtShared
 	/* Constant. */
 	XtRelKey	key;
 	dsa_pointer self;
-	dsa_pointer index_shared;	/* the engine's IndexShared, aligned within */
-	dsa_pointer index_shared_block; /* what has been allocated for it */
+	dsa_pointer index_shared;	/* the engine's IndexShared, behind this in the same allocation */
 
 	/* Atomics, read without the lock. */
 	pg_atomic_uint32 refs;
@@ -72,8 +71,7 @@ struct XtShared
 	char		before_lock[PG_CACHE_LINE_SIZE];
 	LWLock		lock;
 	char		after_lock[PG_CACHE_LINE_SIZE];
-	uint64		inode;
-	uint64		device;
+	XtFileId	file;
 	bool		opened;			/* host buffers have been dropped in this server's life */
 	bool		partial;		/* being filled: an error left it so, and it must be emptied first */
 	bool		noted;			/* xtscrub.c has a note of it */
@@ -164,6 +162,8 @@ extern void XtKeyOfNode(const RelFileNode *node, XtRelKey *key);
 /* palloc'd paths of the data file and the log, relative to the data directory. */
 extern char *XtDataPath(const XtRelKey *key);
 extern char *XtLogPath(const XtRelKey *key);
+/* Which file the data file is. False: it is missing or empty. */
+extern bool XtIdentifyFile(const XtRelKey *key, XtFileId *file);
 /* Visit the files of the data fork, of the log, that there are, in order. */
 extern void XtForEachDataFile(const XtRelKey *key, void (*visit) (const char *name, int segment));
 extern void XtForEachLogFile(const XtRelKey *key, void (*visit) (const char *name, int segment));

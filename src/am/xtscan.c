@@ -76,6 +76,10 @@ typedef struct XtScanOpaqueData
 
 typedef XtScanOpaqueData *XtScanOpaque;
 
+/* Keys that are looked at once and at once. NULL before the first scan that does. */
+static double *marked_lo = NULL;
+static double *marked_hi = NULL;
+
 IndexScanDesc
 xtbeginscan(Relation index, int nkeys, int norderbys)
 {
@@ -124,6 +128,13 @@ allocate_batch(IndexScanDesc scan, int dims)
 	{
 		so->keys_lo = palloc(sizeof(double) * XT_SCAN_BATCH_MIN * dims);
 		so->keys_hi = palloc(sizeof(double) * XT_SCAN_BATCH_MIN * dims);
+	}
+	if (so->marks_sure && marked_lo == NULL)
+	{
+		Size		bytes = sizeof(double) * XT_SCAN_BATCH_MIN * XT_SURE_DIMS;
+
+		marked_hi = MemoryContextAlloc(TopMemoryContext, bytes);
+		marked_lo = MemoryContextAlloc(TopMemoryContext, bytes);
 	}
 }
 
@@ -194,10 +205,6 @@ xtrescan(IndexScanDesc scan, ScanKey keys, int nkeys, ScanKey orderbys, int nord
 }
 
 /* --- Batches ---------------------------------------------------------------------------------- */
-
-/* Keys that are looked at once and at once. */
-static double marked_lo[XT_SCAN_BATCH_MIN * XT_SURE_DIMS];
-static double marked_hi[XT_SCAN_BATCH_MIN * XT_SURE_DIMS];
 
 /* Moves to the next stage that can have rows, if there is one, and sets its predicate. */
 static bool

@@ -8,6 +8,8 @@
 #include "store/rewound.h"
 #include "io/io_queue.h"
 #include "io/mapping_guard.h"
+#include "tree/choose_subtree.h"
+#include "tree/kernels.h"
 
 using namespace xtree;        // NOLINT: this file is the boundary; its own names all begin with xt.
 using namespace xtree::capi;  // NOLINT
@@ -80,6 +82,9 @@ void xt_preload() noexcept {
   // free by size, which refers to the plain operator: looking that up took a new process 110 us.
   void* memory = ::operator new(64, std::nothrow);
   if (memory != nullptr) ::operator delete(memory, size_t{64});
+  // What is decided once in a process is so here, for all.
+  (void)ActiveKernels();
+  (void)ChooseKernels::For(2);
 }
 
 XtRuntime* xt_runtime_create(void* epoch_shared, uint32_t slot, uint32_t windows_max,

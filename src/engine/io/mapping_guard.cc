@@ -20,7 +20,7 @@ struct Region {
   std::atomic<std::atomic<uint32_t>*> faults;
 };
 
-constexpr uint32_t kChunkRegions = 1024;
+constexpr uint32_t kChunkRegions = 128;  // Of most processes the only ones; new ones touch few pages.
 
 struct Chunk {
   Region regions[kChunkRegions] = {};

@@ -238,9 +238,10 @@ class PosixFiles final : public FileSystem {
 
 }  // namespace
 
-FileSystem* PosixFileSystem() {
-  static PosixFiles files;
-  return &files;
-}
+namespace {
+constinit PosixFiles g_files;
+}  // namespace
+
+FileSystem* PosixFileSystem() { return &g_files; }
 
 }  // namespace xtree

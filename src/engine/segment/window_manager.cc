@@ -12,21 +12,23 @@
 namespace xtree {
 
 namespace {
-constexpr size_t kBasesBytes = kWindowsMax * sizeof(std::atomic<std::byte*>);
+constexpr size_t kSlotsBytes = kWindowsMax * sizeof(std::atomic<std::byte*>);
 }  // namespace
 
 WindowManager::WindowManager(FileSystem* fs, WindowBudget* budget, std::string path)
-    : fs_(fs), budget_(budget), path_(std::move(path)) {
-  // Anonymous memory is zero and costs a page only where a window is used.
-  void* memory =
-      mmap(nullptr, kBasesBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (memory == MAP_FAILED) throw std::bad_alloc();
-  bases_ = static_cast<std::atomic<std::byte*>*>(memory);
-}
+    : fs_(fs), budget_(budget), path_(std::move(path)) {}
 
 WindowManager::~WindowManager() {
   DropAll();
-  munmap(bases_, kBasesBytes);
+  if (std::atomic<std::byte*>* more = more_.load(std::memory_order_relaxed)) munmap(more, kSlotsBytes);
+}
+
+void WindowManager::MakeSlots() {
+  // Anonymous memory is zero and costs a page only where a window is used.
+  void* memory =
+      mmap(nullptr, kSlotsBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) throw std::bad_alloc();
+  more_.store(static_cast<std::atomic<std::byte*>*>(memory), std::memory_order_release);
 }
 
 std::string WindowManager::SegmentPath(uint32_t window) const {
@@ -41,6 +43,7 @@ Result<std::byte*> WindowManager::EnsureMapped(uint32_t window) {
   }
   MutexLock lock(&budget_->mutex_);
   if (std::byte* mapped = base(window)) return mapped;
+  if (Slot(window) == nullptr) MakeSlots();
   budget_->MakeRoom(this);
   Result<std::byte*> result = fs_->Map(SegmentPath(window).c_str(), kWindowBytes, true);
   // The kernel may allow less than the budget does (address space, number of mappings).
@@ -63,7 +66,7 @@ Result<std::byte*> WindowManager::EnsureMapped(uint32_t window) {
   if (budget_->windows_mapped() > budget_->windows_max()) {
     trim_wanted_.store(true, std::memory_order_relaxed);
   }
-  bases_[window].store(mapped, std::memory_order_release);
+  Slot(window)->store(mapped, std::memory_order_release);
   return mapped;
 }
 
@@ -78,7 +81,7 @@ void WindowManager::DropAll() {
   XT_ASSERT(pins() == 0);
   if (mapped_here_ != 0) budget_->Unlist(this);
   for (uint32_t i = 0; i < windows_end_; ++i) {
-    if (std::byte* mapped = bases_[i].exchange(nullptr, std::memory_order_acq_rel)) {
+    if (std::byte* mapped = Slot(i)->exchange(nullptr, std::memory_order_acq_rel)) {
       UnmapWindow(mapped);
       budget_->windows_mapped_.fetch_sub(1, std::memory_order_relaxed);
     }
@@ -162,7 +165,7 @@ bool WindowManager::TryEvict(uint32_t windows_max) {
   for (uint32_t looked = 0; looked < windows_end_ && count < windows_max; ++looked) {
     if (evict_hand_ >= windows_end_) evict_hand_ = 0;
     const uint32_t window = evict_hand_++;
-    if (std::byte* mapped = bases_[window].exchange(nullptr, std::memory_order_acq_rel)) {
+    if (std::byte* mapped = Slot(window)->exchange(nullptr, std::memory_order_acq_rel)) {
       UnmapWindow(mapped);
       ++count;
     }

@@ -83,7 +83,9 @@ class WindowManager {
 
   // Null if the window is not mapped.
   std::byte* base(uint32_t window) const {
-    return bases_[window].load(std::memory_order_acquire);
+    if (window < kFewWindows) return few_[window].load(std::memory_order_acquire);
+    const std::atomic<std::byte*>* more = more_.load(std::memory_order_acquire);
+    return more == nullptr ? nullptr : more[window].load(std::memory_order_acquire);
   }
   std::byte* BlockAddress(uint32_t block) const {  // Null if the window is not mapped.
     std::byte* b = base(block / kWindowBlocks);
@@ -126,6 +128,14 @@ class WindowManager {
   // one. Under budget_->mutex_, which the analysis cannot follow from one handle to another.
   bool TryEvict(uint32_t windows_max) XT_THREAD_ATTRIBUTE(no_thread_safety_analysis);
   void UnmapWindow(std::byte* base);
+  // Where the base of a window is kept: null if there is no room for it yet. Under budget_->mutex_.
+  std::atomic<std::byte*>* Slot(uint32_t window) {
+    if (window < kFewWindows) return &few_[window];
+    std::atomic<std::byte*>* more = more_.load(std::memory_order_relaxed);
+    return more == nullptr ? nullptr : &more[window];
+  }
+  // Makes room for all. Under budget_->mutex_.
+  void MakeSlots();
   void AwaitEviction();
   // Unmaps what this handle has mapped over the budget.
   void Trim();
@@ -138,7 +148,11 @@ class WindowManager {
   std::atomic<bool> evicting_{false};     // TryEvict is at work.
   std::atomic<bool> recent_{false};       // Pinned since eviction last looked.
   std::atomic<bool> trim_wanted_{false};  // Mapped a window over the budget.
-  alignas(64) std::atomic<std::byte*>* bases_;   // kWindowsMax slots of lazily touched anonymous memory.
+  // Most indexes have few windows. For the others' there are kWindowsMax slots of lazily touched anonymous
+  // memory, of which the first few stay unused; null before the first of them is mapped.
+  static constexpr uint32_t kFewWindows = 4;
+  alignas(64) std::atomic<std::byte*> few_[kFewWindows] = {};
+  std::atomic<std::atomic<std::byte*>*> more_{nullptr};
   std::atomic<uint32_t> faults_{0};
   // Guarded by budget_->mutex_.
   WindowManager* lru_prev_ = nullptr;

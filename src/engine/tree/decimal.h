@@ -60,7 +60,9 @@ inline int DecimalScaleFor(double magnitude) {
 // all k from -kDecimalMax to kDecimalMax. REQUIRES: `bound` is not NaN.
 inline int32_t DecimalAtMost(double bound, double unit) {
   constexpr double kMax = kDecimalMax;
-  int64_t k = static_cast<int64_t>(std::floor(std::clamp(bound * unit, -kMax - 1, kMax)));
+  const double scaled = std::clamp(bound * unit, -kMax - 1, kMax);
+  int64_t k = static_cast<int64_t>(scaled);
+  if (static_cast<double>(k) > scaled) --k;  // Rounded down, without a call of the C library.
   // The product was rounded: at most one step off.
   if (k < kDecimalMax && static_cast<double>(k + 1) / unit <= bound) ++k;
   if (k >= -int64_t{kDecimalMax} && static_cast<double>(k) / unit > bound) --k;

@@ -19,9 +19,13 @@ struct XTree::Pending {
   bool located = false;  // The change is an insertion whose path is chosen.
 };
 
-XTree::XTree(StoreInterface* store, uint32_t tree)
-    : store_(store), pending_(std::make_unique<Pending>(store, tree)) {
+XTree::XTree(StoreInterface* store, uint32_t tree) : store_(store), tree_(tree) {
   XT_ASSERT(tree < kTrees);
+}
+
+XTree::Pending& XTree::pending() {
+  if (XT_UNLIKELY(pending_ == nullptr)) pending_ = std::make_unique<Pending>(store_, tree_);
+  return *pending_;
 }
 
 XTree::~XTree() = default;
@@ -40,30 +44,32 @@ Status Guarded(TreeChange* change, Prepare prepare) {
 }  // namespace
 
 Status XTree::LocateInsert(const Key& key) {
-  XT_RETURN_IF_ERROR(pending_->change.Begin());
-  XT_RETURN_IF_ERROR(pending_->insertion.Locate(key));
-  pending_->located = true;
+  Pending& p = pending();
+  XT_RETURN_IF_ERROR(p.change.Begin());
+  XT_RETURN_IF_ERROR(p.insertion.Locate(key));
+  p.located = true;
   return Status::Ok();
 }
 
 Status XTree::PrepareInsert(const Key& key, uint64_t record_id) {
-  if (!pending_->located) XT_RETURN_IF_ERROR(LocateInsert(key));
-  pending_->located = false;
-  return Guarded(&pending_->change,
-                 [&] { return pending_->insertion.Prepare(key, record_id); });
+  Pending& p = pending();
+  if (!p.located) XT_RETURN_IF_ERROR(LocateInsert(key));
+  p.located = false;
+  return Guarded(&p.change, [&] { return p.insertion.Prepare(key, record_id); });
 }
 
 Status XTree::PrepareDelete(const Key& bound, const uint64_t* record_ids, uint32_t count,
                             uint32_t* found, LeafHint hint) {
-  XT_RETURN_IF_ERROR(pending_->change.Begin());
-  return Guarded(&pending_->change, [&] {
-    return pending_->deletion.Prepare(bound, record_ids, count, hint, found);
-  });
+  Pending& p = pending();
+  XT_RETURN_IF_ERROR(p.change.Begin());
+  return Guarded(&p.change,
+                 [&] { return p.deletion.Prepare(bound, record_ids, count, hint, found); });
 }
 
 void XTree::Apply() noexcept { pending_->change.Apply(); }
 
 void XTree::Discard() noexcept {
+  if (pending_ == nullptr) return;
   pending_->located = false;
   pending_->change.Discard();
 }
@@ -91,7 +97,7 @@ bool HasEntry(const NodeLayout& layout, const BlockHeader* leaf, const Key& key,
 }  // namespace
 
 Result<bool> XTree::Contains(const Key& key, uint64_t record_id) const {
-  const TreeChange& tree = pending_->change;
+  const TreeChange tree(store_, tree_);
   XT_RETURN_IF_ERROR(store_->ReadEpoch().status());
   if (!tree.root().valid()) return false;
   const WindowPin pin(store_->windows());

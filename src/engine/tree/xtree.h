@@ -53,8 +53,10 @@ class XTree {
 
  private:
   struct Pending;
+  Pending& pending();
   StoreInterface* const store_;
-  std::unique_ptr<Pending> pending_;
+  const uint32_t tree_;
+  std::unique_ptr<Pending> pending_;  // Null before the first change: who only reads needs none.
 };
 
 }  // namespace xtree

@@ -207,5 +207,38 @@ TEST(WindowManager, ReadersNeverFaultBesideEvictions) {
   EXPECT_GT(h.budget.evictions(), 0u);
 }
 
+// The first window beyond the few that a handle has room for is mapped, again and again with a new handle,
+// while others read those before it, and evict.
+TEST(WindowManager, RoomForManyWindowsComesBesideReadersAndEvictions) {
+  MappingFileSystem fs;
+  for (int round = 0; round < 60; ++round) {
+    Handles h(&fs, 2, 2);
+    WindowManager* windows = h.handles[0].get();
+    std::atomic<int> ready{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 3; ++t) {
+      threads.emplace_back([&, t] {
+        for (uint32_t i = 0; i < 40; ++i) {
+          WindowPin pin(windows);
+          const uint32_t window = t == 0 && i >= 10 ? 3 + i % 3 : i % 2;
+          auto address = windows->MapBlock(window * kWindowBlocks);
+          ASSERT_TRUE(address.ok());
+          // Pinned: it stays where it is.
+          for (int look = 0; look < 3; ++look) {
+            ASSERT_EQ(windows->BlockAddress(window * kWindowBlocks), address.value());
+            auto* word = reinterpret_cast<uint64_t*>(address.value());
+            ASSERT_EQ(std::atomic_ref<uint64_t>(*word).load(std::memory_order_relaxed), 0u);
+          }
+          if (i == 5) ++ready;
+          while (i == 5 && ready.load() < 3) std::this_thread::yield();
+        }
+      });
+    }
+    for (auto& thread : threads) thread.join();
+    EXPECT_EQ(windows->BlockAddress(kWindowsMax * kWindowBlocks - 1), nullptr);
+  }
+  EXPECT_EQ(fs.mapped, 0);
+}
+
 }  // namespace
 }  // namespace xtree
