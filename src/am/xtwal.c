@@ -223,8 +223,8 @@ get_key(uint8 shape, const char *in, int bytes, double *lo, double *hi)
 				memcpy(&to[d], in, sizeof(double));
 		}
 	}
-	if (corners == 1)
-		memcpy(hi, lo, dims * sizeof(double));
+	for (int d = 0; corners == 1 && d < dims; d++)
+		hi[d] = lo[d];
 	return true;
 }
 

@@ -132,6 +132,11 @@ std::byte* PutBytes(std::byte* to, const void* from, size_t bytes) {
   return to + bytes;
 }
 
+std::byte* PutCorner(std::byte* to, const double* corner, uint32_t dims) {
+  CopyCoords(to, corner, dims);
+  return to + dims * sizeof(double);
+}
+
 }  // namespace
 
 // Alone: no need for a locked instruction.
@@ -149,8 +154,8 @@ void DurableStore::AppendInsert(uint32_t tree, const KeySpec& spec, const Key& k
   std::byte* to =
       log_.AppendBegin(OpType::kInsert, tree, sizeof(uint64_t) + corners * corner, lsn);
   to = PutBytes(to, &record_id, sizeof(record_id));
-  to = PutBytes(to, key.lo, corner);
-  if (corners == 2) PutBytes(to, key.hi, corner);
+  to = PutCorner(to, key.lo, spec.dims);
+  if (corners == 2) PutCorner(to, key.hi, spec.dims);
   log_.AppendEnd();
   CountOperation();
 }
@@ -167,10 +172,9 @@ void DurableStore::AppendInsertShared(uint32_t tree, const KeySpec& spec, const 
                                       uint64_t record_id, uint64_t lsn) noexcept {
   if (!log_.enabled()) return;
   std::byte payload[sizeof(uint64_t) + 2 * kDimsMax * sizeof(double)];
-  const uint32_t corner = spec.dims * sizeof(double);
   std::byte* end = PutBytes(payload, &record_id, sizeof(record_id));
-  end = PutBytes(end, key.lo, corner);
-  if (spec.kind != KeyKind::kPoint) end = PutBytes(end, key.hi, corner);
+  end = PutCorner(end, key.lo, spec.dims);
+  if (spec.kind != KeyKind::kPoint) end = PutCorner(end, key.hi, spec.dims);
   log_.AppendShared(OpType::kInsert, tree, payload, static_cast<uint32_t>(end - payload), lsn);
   shared_->capture.ops_since_commit.fetch_add(1, std::memory_order_relaxed);
 }

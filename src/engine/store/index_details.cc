@@ -33,8 +33,8 @@ Status IndexDetails::ReserveLog(uint32_t payload_bytes) {
 namespace {
 
 inline void CopyKey(const KeySpec& spec, const double* lo, const double* hi, Key* to) {
-  std::memcpy(to->lo, lo, spec.dims * sizeof(double));
-  std::memcpy(to->hi, hi, spec.dims * sizeof(double));
+  CopyCoords(to->lo, lo, spec.dims);
+  CopyCoords(to->hi, hi, spec.dims);
 }
 
 inline Status Route(const IndexShared& shared, const Key* key, uint64_t record_id, uint32_t* tree,

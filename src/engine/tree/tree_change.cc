@@ -95,8 +95,8 @@ void TreeChange::AppendLater(const NodeRef& leaf, const Key& key, uint64_t recor
   XT_ASSERT(IsMutable(leaf) && append_leaf_ == nullptr);
   append_leaf_ = leaf.node;
   const uint32_t dims = spec().dims;
-  std::copy(key.lo, key.lo + dims, append_key_.lo);
-  std::copy(key.hi, key.hi + dims, append_key_.hi);
+  CopyCoords(append_key_.lo, key.lo, dims);
+  CopyCoords(append_key_.hi, key.hi, dims);
   append_id_ = record_id;
   // They arrive while the caller writes its log.
   PrefetchAppend(NodeLayout::Of(spec(), *leaf.node), leaf.node);
