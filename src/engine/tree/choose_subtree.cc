@@ -192,6 +192,21 @@ Size EntrySize(const NodeLayout& layout, const float* row) {
   return size;
 }
 
+// Has fetched what is read next of a node with these matching groups: their entries' boxes, and the names of
+// which one will be wanted. In a large tree each would be a miss of the cache after the other.
+void PrefetchGroups(const NodeLayout& layout, const BlockHeader* block, uint64_t group_mask) {
+  constexpr uint32_t kGroupsAtOnce = 3;   // More rarely match; and the CPU has so many line buffers.
+  constexpr uint32_t kBytesAtOnce = 256;  // All of a group's boxes in two dimensions.
+  for (uint32_t i = 0; i < kGroupsAtOnce && group_mask != 0; ++i, group_mask &= group_mask - 1) {
+    const auto g = static_cast<uint32_t>(std::countr_zero(group_mask));
+    const std::byte* coords = layout.Coords(block, g);
+    const uint32_t bytes = std::min(layout.group_coord_bytes, kBytesAtOnce);
+    for (uint32_t b = 0; b < bytes; b += 64) __builtin_prefetch(coords + b);
+    __builtin_prefetch(layout.GroupIds(block, g));
+    __builtin_prefetch(layout.GroupIds(block, g) + layout.group_id_bytes - 1);
+  }
+}
+
 // Calls visit(entry, row) for each entry with lo <= lo_max and hi >= hi_min.
 template <class Visit>
 void ForEachMatch(const NodeLayout& layout, const ChooseKernels& kernels, const BlockHeader* node,
@@ -202,6 +217,7 @@ void ForEachMatch(const NodeLayout& layout, const ChooseKernels& kernels, const 
     if (count == 0) break;
     const uint32_t groups = (count + layout.group_size - 1) >> layout.group_shift;
     uint64_t group_mask = kernels.match_groups(layout, block, groups, lo_max, hi_min);
+    PrefetchGroups(layout, block, group_mask);
     for (; group_mask != 0; group_mask &= group_mask - 1) {
       const auto g = static_cast<uint32_t>(std::countr_zero(group_mask));
       const uint32_t first = g << layout.group_shift;
