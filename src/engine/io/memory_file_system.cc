@@ -11,6 +11,9 @@ namespace xtree {
 namespace {
 
 constexpr uint64_t kPageBytes = 4096;
+// Files from this size on have large pages: with small ones each node visited at random costs a walk of the page
+// tables.
+constexpr uint64_t kLargePagesFrom = uint64_t{8} << 20;
 
 // Drops the pages of a range, which then reads as zeros. The ends are the caller's to align.
 void DropPages(std::byte* base, uint64_t begin, uint64_t end) {
@@ -68,6 +71,10 @@ Status MemoryFileSystem::Reserve(const char* path, uint64_t offset, uint64_t len
   }
   const uint64_t end = offset + length;
   file.size_bytes = std::max(file.size_bytes, end);
+  if (file.size_bytes >= kLargePagesFrom && !file.large_pages) {
+    file.large_pages = true;
+    (void)madvise(file.base, kMemoryFileBytesMax, MADV_HUGEPAGE);  // A hint; the kernel may know none.
+  }
   return Status::Ok();
 }
 

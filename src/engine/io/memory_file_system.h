@@ -43,6 +43,7 @@ class MemoryFileSystem final : public FileSystem {
     std::byte* base = nullptr;
     uint64_t size_bytes = 0;
     uint64_t inode = 0;
+    bool large_pages = false;  // Have been asked for.
   };
   static Status Missing(const char* path);
 
