@@ -46,6 +46,7 @@ Status DeltaLog::Reset(uint64_t capture_id, uint32_t timeline) {
   log->sealed = 1;
   log->previous_end = 0;
   log->free_hint = 0;
+  log->punched_end = 0;
   log->current_seq.store(0, std::memory_order_relaxed);
   log->start_seq.store(enabled_ ? 1 : 0, std::memory_order_relaxed);
   log->file_blocks.store(0, std::memory_order_relaxed);
@@ -84,11 +85,17 @@ Status DeltaLog::ReserveBlocks(uint32_t first, uint32_t count) {
   const uint32_t old_blocks = shared_->file_blocks.load(std::memory_order_relaxed);
   if (first + count > old_blocks) {
     const uint32_t fresh = std::max(first, old_blocks);
-    fs_->Prefill(path.c_str(), uint64_t{fresh % kWindowBlocks} * kBlockBytes,
-                 uint64_t{first + count - fresh} * kBlockBytes);
+    Prefill(fresh, first + count - fresh);
     shared_->file_blocks.store(first + count, std::memory_order_relaxed);
   }
   return Status::Ok();
+}
+
+// Fills blocks that read as zeros and are about to be used, as WriteOut does. A fault in their place would read
+// ahead, into pages so large that the first store to each small part of one costs as much as filling it.
+void DeltaLog::Prefill(uint32_t first, uint32_t count) {
+  fs_->Prefill(windows_.SegmentPath(first / kWindowBlocks).c_str(),
+               uint64_t{first % kWindowBlocks} * kBlockBytes, uint64_t{count} * kBlockBytes);
 }
 
 // Stores zeros into blocks that are about to be used, so that the next sync, and not each of those
@@ -112,20 +119,21 @@ Status DeltaLog::OpenSegment(uint32_t* segment) {
   const uint32_t file_blocks = shared_->file_blocks.load(std::memory_order_relaxed);
   const uint32_t segments = (file_blocks + kLogSegmentBlocks - 1) / kLogSegmentBlocks;
   uint32_t candidate = shared_->free_hint;
-  for (; candidate < segments; ++candidate) {
+  const bool punched = candidate < shared_->punched_end;
+  for (; !punched && candidate < segments; ++candidate) {
     XT_ASSIGN_OR_RETURN(const bool free, SegmentIsFree(candidate));
     if (free) break;
   }
-  shared_->free_hint = candidate;
   // Also where the file has the blocks already: they may have been punched.
-  if (candidate == 0 && file_blocks < kLogSegmentBlocks) {
-    const uint32_t count = std::max(file_blocks, kLogFirstBlocks);
-    XT_RETURN_IF_ERROR(ReserveBlocks(0, count));
-    XT_RETURN_IF_ERROR(WriteOut(0, count));
-  } else {
-    XT_RETURN_IF_ERROR(ReserveBlocks(candidate * kLogSegmentBlocks, kLogSegmentBlocks));
-    XT_RETURN_IF_ERROR(WriteOut(candidate * kLogSegmentBlocks, kLogSegmentBlocks));
+  const bool first_grows = candidate == 0 && file_blocks < kLogSegmentBlocks;
+  const uint32_t count = first_grows ? std::max(file_blocks, kLogFirstBlocks) : kLogSegmentBlocks;
+  XT_RETURN_IF_ERROR(ReserveBlocks(candidate * kLogSegmentBlocks, count));
+  if (punched) {
+    Prefill(candidate * kLogSegmentBlocks, count);
+  } else if (candidate < segments) {
+    XT_RETURN_IF_ERROR(WriteOut(candidate * kLogSegmentBlocks, count));
   }
+  shared_->free_hint = punched ? candidate + 1 : candidate;
   *segment = candidate;
   return Status::Ok();
 }
@@ -154,7 +162,6 @@ Status DeltaLog::OpenBlock() {
     // Only the first segment grows in steps: 8, 32, 128.
     const uint32_t end = file_blocks < 32 ? 32 : (segment + 1) * kLogSegmentBlocks;
     XT_RETURN_IF_ERROR(ReserveBlocks(file_blocks, end - file_blocks));
-    XT_RETURN_IF_ERROR(WriteOut(file_blocks, end - file_blocks));
   }
   XT_ASSIGN_OR_RETURN(std::byte* address, windows_.MapBlock(block));
   if (in_segment) {
@@ -347,33 +354,43 @@ void DeltaLog::Recycle(uint64_t start_seq, uint64_t bytes) noexcept {
   log->start_seq.store(start_seq, std::memory_order_relaxed);
   const uint64_t held = log->bytes.load(std::memory_order_relaxed);
   log->bytes.store(held - std::min(held, bytes), std::memory_order_relaxed);
+  const uint32_t known_free = log->free_hint;
+  const uint32_t known_free_end = log->punched_end;
   log->free_hint = 0;
+  log->punched_end = 0;
   // Whatever fails from here on only leaves space taken: stale segments are known by sequence.
   WindowPin pin(&windows_);
   const uint32_t file_blocks = log->file_blocks.load(std::memory_order_relaxed);
   const uint32_t segments = (file_blocks + kLogSegmentBlocks - 1) / kLogSegmentBlocks;
   uint32_t used_segments = 0;
+  uint32_t first_used = 0;
+  bool punched = true;
   uint32_t first_free = 0;  // Of the run of free segments that ends before `s`.
   for (uint32_t s = 0; s < segments; ++s) {
-    auto free = SegmentIsFree(s);
+    // What is a hole is not looked at: that would read ahead there.
+    Result<bool> free = true;
+    if (s < known_free || s >= known_free_end) free = SegmentIsFree(s);
     if (!free.ok()) return;
     if (*free && s % (kWindowBlocks / kLogSegmentBlocks) != 0) continue;
     if (first_free < s) {
       const uint32_t block = first_free * kLogSegmentBlocks;
-      Status ignored = fs_->Punch(windows_.SegmentPath(block / kWindowBlocks).c_str(),
-                                  uint64_t{block % kWindowBlocks} * kBlockBytes,
-                                  uint64_t{s - first_free} * kLogSegmentBlocks * kBlockBytes);
-      (void)ignored.ok();
+      const Status ignored = fs_->Punch(windows_.SegmentPath(block / kWindowBlocks).c_str(),
+                                        uint64_t{block % kWindowBlocks} * kBlockBytes,
+                                        uint64_t{s - first_free} * kLogSegmentBlocks * kBlockBytes);
+      punched = ignored.ok() && punched;
     }
     first_free = *free ? s : s + 1;
-    if (!*free) used_segments = s + 1;
+    if (*free) continue;
+    if (used_segments == 0) first_used = s;
+    used_segments = s + 1;
   }
+  log->punched_end = punched ? first_used : 0;
   const uint32_t keep_blocks =
       std::min(std::max(used_segments * kLogSegmentBlocks, keep_blocks_), file_blocks);
   if (used_segments == 0 && keep_blocks > 0) {
     const Status ignored = fs_->Punch(windows_.SegmentPath(0).c_str(), 0,
                                       uint64_t{keep_blocks} * kBlockBytes);
-    (void)ignored.ok();
+    log->punched_end = ignored.ok() ? 1 : 0;
   }
   for (uint32_t w = (file_blocks + kWindowBlocks - 1) / kWindowBlocks; w-- > 0;) {
     const uint32_t first = w * kWindowBlocks;

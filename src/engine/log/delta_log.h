@@ -145,6 +145,7 @@ class DeltaLog {
   Status OpenBlock();
   Status OpenSegment(uint32_t* segment);
   Status ReserveBlocks(uint32_t first, uint32_t count);
+  void Prefill(uint32_t first, uint32_t count);
   Status WriteOut(uint32_t first, uint32_t count);
   Result<bool> SegmentIsFree(uint32_t segment);
   BlockHeader* CurrentBlock() const;

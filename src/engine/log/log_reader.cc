@@ -75,6 +75,7 @@ Status LogReader::Open(uint64_t start_seq, uint64_t capture_id) {
   shared->start_seq.store(start_seq, std::memory_order_relaxed);
   shared->capture_id = capture_id;
   shared->free_hint = 0;
+  shared->punched_end = 0;
   uint64_t file_blocks = 0;
   for (uint32_t window = 0; window < kWindowsMax; ++window) {
     auto info = log_->fs_->Stat(log_->windows_.SegmentPath(window).c_str());

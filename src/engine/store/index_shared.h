@@ -81,6 +81,7 @@ struct LogShared {
   uint32_t sealed;                       // The next frame opens a new segment.
   uint32_t previous_end;                 // While sealed: frame position at which the last block ended.
   uint32_t free_hint;                    // No segment below this one is free.
+  uint32_t punched_end;                  // From there up to this one all are, and read as zeros.
   uint64_t capture_id;                   // Named by the headers of new log blocks.
   std::atomic<uint64_t> durable_mark;    // Log position before which everything is known to be on disk.
   // What every append changes: one line, so that it moves once from writer to writer.
