@@ -24,9 +24,18 @@ uint64_t HardLogLimit(const FoldPolicy& policy, uint64_t data_bytes) {
   return std::max(policy.log_bytes_hard, GrownSoftLimit(policy, data_bytes) * times);
 }
 
+bool MustFoldNow(const FoldPolicy& policy, const FoldInputs& inputs) {
+  if (inputs.log_bytes == 0) return false;
+  if (inputs.log_bytes >= HardLogLimit(policy, inputs.data_bytes)) return true;
+  return policy.unsaved_bytes_max != 0 && inputs.unsaved_bytes / 2 >= policy.unsaved_bytes_max;
+}
+
 FoldDecision DecideFold(const FoldPolicy& policy, const FoldInputs& inputs) {
   if (inputs.log_bytes == 0) return FoldDecision::kNone;
-  if (inputs.log_bytes >= HardLogLimit(policy, inputs.data_bytes)) return FoldDecision::kNow;
+  if (MustFoldNow(policy, inputs)) return FoldDecision::kNow;
+  if (policy.unsaved_bytes_max != 0 && inputs.unsaved_bytes >= policy.unsaved_bytes_max) {
+    return FoldDecision::kBackground;
+  }
   if (inputs.log_bytes >= GrownSoftLimit(policy, inputs.data_bytes)) return FoldDecision::kBackground;
   if (inputs.oldest_op_age_ms >= policy.age_ms_max) return FoldDecision::kBackground;
   const uint64_t replay_ms = inputs.ops_since_fold * inputs.replay_ns_per_op / 1'000'000;

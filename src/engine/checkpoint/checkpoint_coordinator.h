@@ -25,6 +25,8 @@ struct FoldPolicy {
   uint64_t recovery_ms_target;  // Estimated replay time (ops x measured cost).
   uint32_t log_percent = 0;     // Both log limits grow with the index: the soft one is at least this
                                 // share of the data, so that folds cost a share of what is inserted.
+  uint64_t unsaved_bytes_max = 0;  // Changed blocks held in memory: fold in the background from here, in the
+                                   // writer from twice that. 0: no limit.
 };
 
 struct FoldInputs {
@@ -33,12 +35,15 @@ struct FoldInputs {
   uint64_t data_bytes;
   uint64_t oldest_op_age_ms;
   uint64_t replay_ns_per_op;
+  uint64_t unsaved_bytes = 0;
 };
 
 enum class FoldDecision : uint8_t { kNone, kBackground, kNow };
 
 // The hard limit for an index of this size. DecideFold applies it, and a writer where no background does.
 uint64_t HardLogLimit(const FoldPolicy& policy, uint64_t data_bytes);
+// Whether a writer must fold before it goes on, by either of the hard limits.
+bool MustFoldNow(const FoldPolicy& policy, const FoldInputs& inputs);
 FoldDecision DecideFold(const FoldPolicy& policy, const FoldInputs& inputs);
 
 // Calls `tick` every `interval_ms`, and soon after each Poke, until stopped.

@@ -48,7 +48,23 @@ class FileSystem {
   // is aligned to a page of 4 KiB, not to a block.
   virtual Result<std::byte*> Map(const char* path, uint64_t length, bool writable) = 0;
   virtual void Unmap(std::byte* base, uint64_t length) = 0;
-  // fdatasync of everything stored in the file, through mappings too. A failed sync is never
+  // Where this is true a file can also be mapped so that stores stay in the process's memory: the kernel
+  // writes none of them by itself, and other mappings do not see them, until WritePrivate.
+  virtual bool CanMapPrivate() const { return false; }
+  virtual Result<std::byte*> MapPrivate(const char* path, uint64_t length) {
+    return Map(path, length, true);
+  }
+  // Writes [mapped, mapped + length) of a private mapping into the file, at `offset`, and gives the memory
+  // back: the mapping then shows the file. Durable with the next Sync. If it fails, the stores are still
+  // in memory. REQUIRES: whole pages, to which nobody stores meanwhile.
+  virtual Status WritePrivate(const char* path, uint64_t offset, std::byte* mapped,
+                              uint64_t length) {
+    (void)path, (void)offset, (void)mapped, (void)length;
+    return Status::Ok();
+  }
+  // Forgets what was stored to a range of a private mapping, which then shows the file. The same REQUIRES.
+  virtual void ForgetPrivate(std::byte* mapped, uint64_t length) { (void)mapped, (void)length; }
+  // fdatasync of everything stored in the file, through mappings too (private ones excepted). A failed sync is never
   // retried as if it had worked: the caller latches.
   virtual Status Sync(const char* path) = 0;
   // Starts write-back of a range without waiting (a hint; may do nothing).

@@ -182,6 +182,40 @@ class PosixFiles final : public FileSystem {
     return static_cast<std::byte*>(base);
   }
 
+  bool CanMapPrivate() const override { return true; }
+
+  Result<std::byte*> MapPrivate(const char* path, uint64_t length) override {
+    XT_ASSERT(length > 0);
+    FileDescriptor file(path, O_RDONLY);
+    if (!file.ok()) return OpenError(path);
+    // Memory is not to be had in advance for what will be stored to: that is a part, and not known.
+    void* base = mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE,
+                      file.get(), 0);
+    if (base == MAP_FAILED) return Status::FromErrno(errno, "could not map file \"%s\"", path);
+    return static_cast<std::byte*>(base);
+  }
+
+  Status WritePrivate(const char* path, uint64_t offset, std::byte* mapped,
+                      uint64_t length) override {
+    FileDescriptor file(path, O_WRONLY);
+    if (!file.ok()) return OpenError(path);
+    for (uint64_t done = 0; done < length;) {
+      const ssize_t written = RetryInterrupted([&] {
+        return pwrite(file.get(), mapped + done, length - done, static_cast<off_t>(offset + done));
+      });
+      if (written <= 0) {
+        return Status::FromErrno(written < 0 ? errno : ENOSPC, "could not write file \"%s\"", path);
+      }
+      done += static_cast<uint64_t>(written);
+    }
+    ForgetPrivate(mapped, length);
+    return Status::Ok();
+  }
+
+  void ForgetPrivate(std::byte* mapped, uint64_t length) override {
+    XT_ASSERT(madvise(mapped, length, MADV_DONTNEED) == 0);
+  }
+
   void Unmap(std::byte* base, uint64_t length) override {
     // Fails only for a range that was never mapped, which would be a bug of ours.
     XT_ASSERT(munmap(base, length) == 0);

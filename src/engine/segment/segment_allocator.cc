@@ -104,6 +104,8 @@ Status SegmentAllocator::ReserveBlocks(uint32_t first_block, uint32_t blocks) {
 }
 
 void SegmentAllocator::Prefill(uint32_t first_block, uint32_t blocks) {
+  // A store into a private mapping takes memory of its own anyway.
+  if (windows_->keeps_private()) return;
   windows_->fs()->Prefill(windows_->SegmentPath(first_block / kWindowBlocks).c_str(),
                           uint64_t{first_block % kWindowBlocks} * kBlockBytes,
                           uint64_t{blocks} * kBlockBytes);
@@ -342,7 +344,10 @@ bool SegmentAllocator::ScrubStep(uint32_t blocks_max) {
         const size_t bytes = size_t{kBlockBytes} << order;
         looked_at += 1u << order;
         // A store into a hole could fail for want of space; but a block that is not zero has space.
-        if (!IsZero(extent, bytes)) std::memset(extent, 0, bytes);
+        if (IsZero(extent, bytes)) continue;
+        std::memset(extent, 0, bytes);
+        const uint32_t first = segment * kSegmentBlocks + (e << order);
+        if (!windows_->Save(first, 1u << order).ok()) return false;
       }
       s.flags &= static_cast<uint8_t>(~kSegmentStale);
     }
@@ -375,6 +380,8 @@ Result<uint32_t> SegmentAllocator::Allocate(uint32_t order) {
     std::memset(windows_->BlockAddress(block), 0, size_t{kBlockBytes} << order);
   }
   s.used[word] |= uint64_t{1} << (extent % 64);
+  windows_->NoteUnsaved(block / kWindowBlocks);
+  shared_->allocated_blocks.store(allocated_blocks() + (1u << order), std::memory_order_relaxed);
   --shared_->free_extents[order];
   if (--s.free_extents == 0) Delist(segment);
   shared_->used_blocks.store(used_blocks() + (1u << order), std::memory_order_relaxed);
@@ -390,7 +397,14 @@ void SegmentAllocator::Free(uint32_t block, uint32_t order) {
   XT_ASSERT(s.used[extent / 64] & bit);
   std::byte* address = windows_->BlockAddress(block);
   XT_ASSERT(address != nullptr);
-  std::memset(address, 0, size_t{kBlockBytes} << order);
+  if (windows_->keeps_private()) {
+    // What it held is in the file, or in memory only. Either way it is zeroed when it is taken again; or
+    // in the file, by a punch or ScrubStep.
+    s.flags |= kSegmentStale;
+    shared_->scrubbed = std::min(shared_->scrubbed, segment);
+  } else {
+    std::memset(address, 0, size_t{kBlockBytes} << order);
+  }
   s.used[extent / 64] &= ~bit;
   ++s.free_extents;
   ++shared_->free_extents[order];
@@ -457,6 +471,7 @@ void SegmentAllocator::PunchUnused() {
         windows_->SegmentPath(block / kWindowBlocks).c_str(),
         uint64_t{block % kWindowBlocks} * kBlockBytes, uint64_t{s.reserved_blocks} * kBlockBytes);
     if (!status.ok()) return;
+    windows_->Forget(block, s.reserved_blocks);
     s.reserved_blocks = 0;
     s.flags &= static_cast<uint8_t>(~(kSegmentStale | kSegmentUnchecked | kSegmentFresh));
   }
@@ -511,6 +526,7 @@ void SegmentAllocator::TrimFreeExtents() {
           uint64_t{block % kWindowBlocks} * kBlockBytes,
           (uint64_t{e - first} << s.order) * kBlockBytes);
       if (!status.ok()) return;
+      windows_->Forget(block, (e - first) << s.order);
     }
   }
 }

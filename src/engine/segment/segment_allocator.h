@@ -66,6 +66,7 @@ struct AllocatorShared {
   std::atomic<uint32_t> segments;        // Segments that exist in the file, the last maybe partly.
   std::atomic<uint32_t> file_blocks;     // Blocks that the file has (reserved or punched).
   std::atomic<uint32_t> used_blocks;     // Blocks of live extents, superblocks included.
+  std::atomic<uint64_t> allocated_blocks; // Handed out, ever.
   SegmentList with_space[kOrderMax + 1]; // Segments with free extents.
   uint64_t free_extents[kOrderMax + 1];  // In those segments.
   uint32_t growing[kOrderMax + 1];       // 1 + a segment whose blocks are not all reserved yet.
@@ -95,8 +96,8 @@ class SegmentAllocator {
 
   // A free extent of 2^order blocks, all zeros, its window mapped. Grows the file if there is none.
   Result<uint32_t> Allocate(uint32_t order);
-  // Zeroes the extent (a block that is not in use reads as a new page) and makes it free. REQUIRES:
-  // its window is mapped.
+  // Zeroes the extent (a block that is not in use reads as a new page) and makes it free; where windows
+  // keep stores private its segment becomes stale instead. REQUIRES: its window is mapped.
   void Free(uint32_t block, uint32_t order);
   // Makes sure that the next `extents` Allocate(order) calls cannot fail (bulk load).
   Status ReserveExtents(uint32_t order, uint32_t extents);
@@ -134,6 +135,9 @@ class SegmentAllocator {
 
   uint32_t file_blocks() const { return shared_->file_blocks.load(std::memory_order_relaxed); }
   uint32_t used_blocks() const { return shared_->used_blocks.load(std::memory_order_relaxed); }
+  uint64_t allocated_blocks() const {
+    return shared_->allocated_blocks.load(std::memory_order_relaxed);
+  }
   uint32_t segments() const { return shared_->segments.load(std::memory_order_relaxed); }
 
   static constexpr uint32_t kGrowSegmentsMax = 32;  // 64 MiB.

@@ -45,10 +45,15 @@ Result<std::byte*> WindowManager::EnsureMapped(uint32_t window) {
   if (std::byte* mapped = base(window)) return mapped;
   if (Slot(window) == nullptr) MakeSlots();
   budget_->MakeRoom(this);
-  Result<std::byte*> result = fs_->Map(SegmentPath(window).c_str(), kWindowBytes, true);
+  const auto map = [&] {
+    const std::string path = SegmentPath(window);
+    return keeps_private() ? fs_->MapPrivate(path.c_str(), kWindowBytes)
+                           : fs_->Map(path.c_str(), kWindowBytes, true);
+  };
+  Result<std::byte*> result = map();
   // The kernel may allow less than the budget does (address space, number of mappings).
   if (result.status().code() == Code::kOutOfMemory && budget_->EvictUnpinned()) {
-    result = fs_->Map(SegmentPath(window).c_str(), kWindowBytes, true);
+    result = map();
   }
   XT_ASSIGN_OR_RETURN(std::byte* mapped, std::move(result));
   try {
@@ -76,9 +81,48 @@ Result<std::byte*> WindowManager::MapBlock(uint32_t block) {
   return mapped + uint64_t{block % kWindowBlocks} * kBlockBytes;
 }
 
+void WindowManager::KeepPrivate() {
+  XT_ASSERT(windows_end_ == 0 && fs_->CanMapPrivate());
+  unsaved_ = std::make_unique<std::atomic<uint8_t>[]>(kWindowsMax);
+}
+
+void WindowManager::SaveBegins() {
+  for (uint32_t w = 0; keeps_private() && w < kWindowsMax; ++w) {
+    if (unsaved_[w].load(std::memory_order_relaxed) != 0) {
+      unsaved_[w].store(kSaving, std::memory_order_relaxed);
+    }
+  }
+}
+
+void WindowManager::SaveEnds(bool saved) {
+  for (uint32_t w = 0; keeps_private() && w < kWindowsMax; ++w) {
+    const uint8_t state = unsaved_[w].load(std::memory_order_relaxed);
+    if ((state & kSaving) == 0) continue;
+    unsaved_[w].store(saved ? state & kUnsaved : kUnsaved, std::memory_order_relaxed);
+  }
+}
+
+Status WindowManager::Save(uint32_t block, uint32_t blocks) {
+  if (!keeps_private()) return Status::Ok();
+  const uint32_t window = block / kWindowBlocks;
+  std::byte* address = BlockAddress(block);
+  XT_ASSERT(address != nullptr && (block + blocks - 1) / kWindowBlocks == window);
+  return fs_->WritePrivate(SegmentPath(window).c_str(),
+                           uint64_t{block % kWindowBlocks} * kBlockBytes, address,
+                           uint64_t{blocks} * kBlockBytes);
+}
+
+void WindowManager::Forget(uint32_t block, uint32_t blocks) {
+  std::byte* address = keeps_private() ? BlockAddress(block) : nullptr;
+  if (address != nullptr) fs_->ForgetPrivate(address, uint64_t{blocks} * kBlockBytes);
+}
+
 void WindowManager::DropAll() {
   MutexLock lock(&budget_->mutex_);
   XT_ASSERT(pins() == 0);
+  for (uint32_t w = 0; keeps_private() && w < kWindowsMax; ++w) {
+    unsaved_[w].store(0, std::memory_order_relaxed);
+  }
   if (mapped_here_ != 0) budget_->Unlist(this);
   for (uint32_t i = 0; i < windows_end_; ++i) {
     if (std::byte* mapped = Slot(i)->exchange(nullptr, std::memory_order_acq_rel)) {
@@ -165,6 +209,7 @@ bool WindowManager::TryEvict(uint32_t windows_max) {
   for (uint32_t looked = 0; looked < windows_end_ && count < windows_max; ++looked) {
     if (evict_hand_ >= windows_end_) evict_hand_ = 0;
     const uint32_t window = evict_hand_++;
+    if (keeps_private() && unsaved_[window].load(std::memory_order_relaxed) != 0) continue;
     if (std::byte* mapped = Slot(window)->exchange(nullptr, std::memory_order_acq_rel)) {
       UnmapWindow(mapped);
       ++count;

@@ -14,11 +14,15 @@
 //              Eviction is by index handle, oldest first, with a second chance for those pinned since
 //              the last look; within a handle in turn, as many windows as needed. Where the kernel
 //              refuses a mapping for want of memory, all handles that are not pinned give way first.
+// Private:     with KeepPrivate, what is stored stays in the process's memory until Save writes it
+//              (FileSystem::MapPrivate). A window with blocks that were handed out since the last capture, and so
+//              may hold such stores, is not evicted; DropAll forgets them.
 // Descriptors: none is kept after mapping.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "base/macros.h"
@@ -114,6 +118,24 @@ class WindowManager {
   // What to say then. `file_blocks`: how long the file ought to be.
   Status FaultStatus(uint32_t file_blocks) const;
   uint32_t pins() const { return pins_.load(std::memory_order_relaxed); }
+  // --- Private mappings, for a store that one process has to itself. REQUIRES: nothing is mapped yet.
+  void KeepPrivate();
+  bool keeps_private() const { return unsaved_ != nullptr; }
+  // A block of this window is about to be stored to; until a capture that begins later is durable.
+  // Writer lock, as the next three.
+  void NoteUnsaved(uint32_t window) {
+    if (keeps_private()) unsaved_[window].store(kUnsaved | unsaved_[window].load(std::memory_order_relaxed),
+                                               std::memory_order_relaxed);
+  }
+  // A capture begins, which saves what has been stored to by now; it is durable, or has failed.
+  void SaveBegins();
+  void SaveEnds(bool saved);
+  // Writes blocks that nobody stores to any more. Nothing to do for a shared mapping. REQUIRES: mapped, in
+  // one window.
+  Status Save(uint32_t block, uint32_t blocks);
+  // Forgets what was stored to free blocks that have been punched. The same REQUIRES, but they need not be
+  // mapped.
+  void Forget(uint32_t block, uint32_t blocks);
   // Unmaps all windows (relcache invalidation). No pin may be held.
   void DropAll();
   std::string SegmentPath(uint32_t window) const;
@@ -122,6 +144,8 @@ class WindowManager {
 
  private:
   static constexpr uint32_t kEvictWindowsMax = 64;  // Per turn.
+  static constexpr uint8_t kUnsaved = 1;   // Of a window: stored to since the last capture began,
+  static constexpr uint8_t kSaving = 2;    // before the one in the making did.
 
   friend class WindowBudget;
   // Unmaps up to `windows_max` windows if no pin is held; the handle leaves the list with its last
@@ -154,6 +178,7 @@ class WindowManager {
   alignas(64) std::atomic<std::byte*> few_[kFewWindows] = {};
   std::atomic<std::atomic<std::byte*>*> more_{nullptr};
   std::atomic<uint32_t> faults_{0};
+  std::unique_ptr<std::atomic<uint8_t>[]> unsaved_;  // By window. Null: mappings are shared.
   // Guarded by budget_->mutex_.
   WindowManager* lru_prev_ = nullptr;
   WindowManager* lru_next_ = nullptr;

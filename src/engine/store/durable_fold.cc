@@ -54,6 +54,8 @@ Status DurableStore::FoldBegin() {
     return status;
   }
   // Nothing fails from here on.
+  windows_->SaveBegins();
+  fold_->allocated_blocks = allocator()->allocated_blocks();
   fold_->log_bytes = log_bytes();
   fold_->content.log_start_seq = log_.Rotate(fold_->content.capture_id);
   fold_->content.log_capture_id = shared_->log.capture_id;
@@ -174,19 +176,11 @@ uint64_t DurableStore::fold_lsn() const {
   return fold_->content.capture_lsn;
 }
 
-void DurableStore::Stamp(BlockHeader* header, std::vector<uint32_t>* written) {
-  // A stamped block of a node has been stamped by the host, after its last change.
-  if (BlockLsn(*header) == kLsnUnstamped) {
-    StampBlock(header, fold_->content.capture_lsn);
-    if (track_touched_) stamped_.push_back(header->block_number);
-  }
-  written->push_back(header->block_number);
-}
-
-// Stamps one page image and the nodes that it refers to and that the durable capture does not have.
-// Those are immutable now. Comparing the words avoids touching the others, which may be cold.
-Status DurableStore::StampImage(size_t image, std::vector<uint32_t>* written) {
-  const Fold::Image& i = fold_->images[image];
+// Notes one page image and the blocks of the nodes that it refers to and that the durable capture does not
+// have. Those are immutable now. Comparing the words avoids touching the others, which may be cold.
+Status DurableStore::CollectImage(size_t image) {
+  Fold& fold = *fold_;
+  const Fold::Image& i = fold.images[image];
   XT_ASSIGN_OR_RETURN(std::byte* address, windows_->MapBlock(i.block));
   const EntryWord* words = PageWords(address);
   const EntryWord* old_words = nullptr;
@@ -197,30 +191,31 @@ Status DurableStore::StampImage(size_t image, std::vector<uint32_t>* written) {
   for (uint32_t e = 0; e < kTablePageEntries; ++e) {
     const EntryWord word = words[e];
     if (!(word & kWordLive) || (old_words != nullptr && old_words[e] == word)) continue;
-    XT_ASSIGN_OR_RETURN(std::byte* node, windows_->MapBlock(WordBlock(word)));
-    for (uint32_t b = 0; b < 1u << WordOrder(word); ++b) {
-      auto* header = reinterpret_cast<BlockHeader*>(node + uint64_t{b} * kBlockBytes);
-      XT_ASSERT(header->birth_epoch <= fold_->content.epoch);
-      Stamp(header, written);
-    }
+    for (uint32_t b = 0; b < 1u << WordOrder(word); ++b) fold.blocks.push_back(WordBlock(word) + b);
   }
-  Stamp(reinterpret_cast<BlockHeader*>(address), written);
+  fold.blocks.push_back(i.block);
   return Status::Ok();
 }
 
-// Starts the write-back of exactly these blocks. The nodes of a step are scattered over the file; a range
-// around them would, step after step, write what lies between again, while writers change it.
-void DurableStore::StartWriteback(std::vector<uint32_t>* written) {
-  std::sort(written->begin(), written->end());
-  for (size_t i = 0; i < written->size();) {
-    const uint32_t first = (*written)[i];
-    const uint32_t window = first / kWindowBlocks;
-    uint32_t end = first + 1;
-    for (++i; i < written->size() && (*written)[i] == end && end / kWindowBlocks == window; ++i) ++end;
-    fs_->StartWriteback(windows_->SegmentPath(window).c_str(),
-                        uint64_t{first % kWindowBlocks} * kBlockBytes,
-                        uint64_t{end - first} * kBlockBytes);
+// Stamps blocks that follow each other in one window, and writes them or has their write-back started:
+// exactly these, since a range around scattered ones would, step after step, write what lies between again,
+// while writers change it.
+Status DurableStore::StampRun(uint32_t first, uint32_t end) {
+  const uint32_t window = first / kWindowBlocks;
+  XT_RETURN_IF_ERROR(windows_->MapBlock(first).status());
+  for (uint32_t block = first; block < end; ++block) {
+    auto* header = reinterpret_cast<BlockHeader*>(windows_->BlockAddress(block));
+    XT_ASSERT(header->birth_epoch <= fold_->content.epoch);
+    // A stamped block of a node has been stamped by the host, after its last change.
+    if (BlockLsn(*header) != kLsnUnstamped) continue;
+    StampBlock(header, fold_->content.capture_lsn);
+    if (track_touched_) stamped_.push_back(block);
   }
+  if (windows_->keeps_private()) return windows_->Save(first, end - first);
+  fs_->StartWriteback(windows_->SegmentPath(window).c_str(),
+                      uint64_t{first % kWindowBlocks} * kBlockBytes,
+                      uint64_t{end - first} * kBlockBytes);
+  return Status::Ok();
 }
 
 Status DurableStore::FoldWrite(uint32_t blocks_max, bool* done) {
@@ -228,20 +223,31 @@ Status DurableStore::FoldWrite(uint32_t blocks_max, bool* done) {
   Fold& fold = *fold_;
   *done = false;
   WindowPin pin(windows_);
-  std::vector<uint32_t> written;
-  for (; fold.next_image < fold.images.size() && written.size() < blocks_max; ++fold.next_image) {
-    XT_RETURN_IF_ERROR(StampImage(fold.next_image, &written));
-  }
-  const bool last = fold.next_image == fold.images.size();
-  if (last) {
-    for (const Fold::Directory& directory : fold.directories) {
-      XT_ASSIGN_OR_RETURN(std::byte* address, windows_->MapBlock(directory.block));
-      Stamp(reinterpret_cast<BlockHeader*>(address), &written);
+  if (!fold.listed) {
+    // All first: in the order of the file they make long runs, of which each costs some system calls.
+    const size_t before = fold.blocks.size();
+    while (fold.next_image < fold.images.size() && fold.blocks.size() - before < blocks_max) {
+      XT_RETURN_IF_ERROR(CollectImage(fold.next_image));
+      ++fold.next_image;
     }
-  } else {
-    StartWriteback(&written);  // It runs beside the stamping of the rest.
+    if (fold.next_image < fold.images.size()) return Status::Ok();
+    for (const Fold::Directory& directory : fold.directories) fold.blocks.push_back(directory.block);
+    std::sort(fold.blocks.begin(), fold.blocks.end());
+    fold.listed = true;
   }
-  if (!last) return Status::Ok();
+  const std::vector<uint32_t>& blocks = fold.blocks;
+  const size_t step_end = std::min<size_t>(blocks.size(), fold.next_block + uint64_t{blocks_max});
+  while (fold.next_block < step_end) {
+    const uint32_t first = blocks[fold.next_block];
+    size_t next = fold.next_block + 1;
+    while (next < step_end && blocks[next] == blocks[next - 1] + 1 &&
+           blocks[next] / kWindowBlocks == first / kWindowBlocks) {
+      ++next;
+    }
+    XT_RETURN_IF_ERROR(StampRun(first, blocks[next - 1] + 1));
+    fold.next_block = next;
+  }
+  if (fold.next_block < blocks.size()) return Status::Ok();
   Status status = SyncData();
   if (!status.ok()) {
     fold.sync_failed = true;
@@ -258,7 +264,8 @@ Status DurableStore::FoldPublish() {
   XT_ASSIGN_OR_RETURN(std::byte* block, MapSuperblock(slot));
   fold_->publish_tried = true;
   WriteSuperblock(fold_->content, slot, block);
-  Status status = fs_->Sync(windows_->path().c_str());
+  Status status = windows_->Save(slot, 1);
+  if (status.ok()) status = fs_->Sync(windows_->path().c_str());
   if (!status.ok()) fold_->sync_failed = true;
   return status;
 }
@@ -282,6 +289,8 @@ void DurableStore::FoldEnd(bool published, bool tidy) noexcept {
                                 std::memory_order_release);
     ReleaseCaptured();
   }
+  windows_->SaveEnds(published);
+  if (published) saved_blocks_ = fold_->allocated_blocks;
   fold_.reset();
   shared_->flags &= ~kIndexFlagSuspended;
   capture.fold_running.store(0, std::memory_order_relaxed);
@@ -318,7 +327,11 @@ void DurableStore::PublishedFold() noexcept {
   // The other slot follows without a sync: the next fold's first sync covers it before the slot
   // just published is the one to be overwritten.
   auto other = MapSuperblock(capture.superblock_slot);
-  if (other.ok()) WriteSuperblock(fold.content, capture.superblock_slot, *other);
+  if (other.ok()) {
+    WriteSuperblock(fold.content, capture.superblock_slot, *other);
+    const Status ignored = windows_->Save(capture.superblock_slot, 1);  // The next fold does it again.
+    (void)ignored.ok();
+  }
   if (track_touched_) stamped_.insert(stamped_.end(), {0, 1});
   for (const Fold::Image& image : fold.images) {
     table()->page_info(image.page).disk_block = image.block + 1;

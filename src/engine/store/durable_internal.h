@@ -24,10 +24,14 @@ struct DurableStore::Fold {
     uint32_t old_block;    // As in Image.
   };
   Superblock content;
+  uint64_t allocated_blocks = 0;  // Of the allocator, when this began.
   uint64_t log_bytes = 0;  // Of the log that the capture makes superfluous.
   std::vector<Image> images;            // In page order.
   std::vector<Directory> directories;
-  size_t next_image = 0;   // Those before it are stamped.
+  size_t next_image = 0;   // The new nodes of those before it are in `blocks`.
+  std::vector<uint32_t> blocks;         // To be stamped and written; in order once all are `listed`.
+  bool listed = false;
+  size_t next_block = 0;   // Those before it are.
   bool publish_tried = false;
   bool sync_failed = false;
   bool suspended = false;  // FoldSuspend, with

@@ -206,6 +206,7 @@ Status DurableStore::Adopt(const LoadPolicy& policy) {
     ++content.sequence;
     XT_ASSIGN_OR_RETURN(std::byte* block, MapSuperblock(slot));
     WriteSuperblock(content, slot, block);
+    XT_RETURN_IF_ERROR(windows_->Save(slot, 1));
     XT_RETURN_IF_ERROR(fs_->Sync(path));
     shared_->capture.superblock_slot = slot;
   }

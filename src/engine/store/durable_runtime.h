@@ -41,6 +41,11 @@ struct RuntimeOptions {
   uint32_t windows_max = 1024;            // Budget of mapped 1 GiB windows.
   uint64_t log_bytes_fold = 256u << 20;   // Checkpoint when an index's log passes this...
   uint32_t log_percent_fold = 25;         // ...which is this share of its data where that is more...
+  // Not 0: what changes in an index stays in this process's memory, up to about so many bytes of each index,
+  // until a checkpoint writes it. Otherwise it is stored into the pages of the file, which the kernel writes
+  // whenever it likes, and each store to a page that it has written costs a fault: past some tenth of the
+  // machine's memory, that is nearly every insertion at random (src/README.md, "Scale").
+  uint64_t unsaved_bytes_max = 0;
   uint64_t log_age_fold_ms = 300'000;     // ...or its oldest record is this old.
   uint32_t flush_interval_ms = 50;        // EVENTUAL.
   bool background_checkpoints = true;

@@ -100,6 +100,7 @@ Status DurableStore::Create(const IndexOptions& options, const Identity& identit
   for (uint32_t slot = 0; slot < kSuperblockSlots; ++slot) {
     XT_ASSIGN_OR_RETURN(std::byte* block, MapSuperblock(slot));
     WriteSuperblock(content, slot, block);
+    XT_RETURN_IF_ERROR(windows_->Save(slot, 1));
   }
   XT_RETURN_IF_ERROR(fs_->Sync(path.c_str()));
   XT_RETURN_IF_ERROR(fs_->SyncDirectory(path.c_str()));

@@ -106,6 +106,13 @@ class DurableStore final : public NodeStore, public OperationLog {
   // costs a microsecond or two for each; then free space at the end of the file. True: all done.
   bool FoldTidy(uint64_t versions_max) noexcept;
 
+  // Writer lock. What the process's memory may hold of blocks that no capture has (WindowManager::KeepPrivate).
+  uint64_t unsaved_bytes() const {
+    if (!windows_->keeps_private()) return 0;
+    return (shared_->allocator.allocated_blocks.load(std::memory_order_relaxed) - saved_blocks_) *
+           kBlockBytes;
+  }
+
   // --- Compaction (durable_compact.cc), between folds; the fold after it makes the file shorter.
   // Where the file could end, or UINT32_MAX: it is not worth while.
   uint32_t CompactLimit() const;
@@ -172,9 +179,8 @@ class DurableStore final : public NodeStore, public OperationLog {
   Status CapturePage(uint32_t page);
   Status CaptureDirectory(uint32_t index, const Superblock& previous);
   void FillSuperblock(Superblock* content) const;
-  Status StampImage(size_t image, std::vector<uint32_t>* written);
-  void Stamp(BlockHeader* header, std::vector<uint32_t>* written);
-  void StartWriteback(std::vector<uint32_t>* written);
+  Status CollectImage(size_t image);
+  Status StampRun(uint32_t first, uint32_t end);
   void PublishedFold() noexcept;
   void UndoCapture() noexcept;
   void MarkNodesUnstamped() noexcept;
@@ -191,6 +197,7 @@ class DurableStore final : public NodeStore, public OperationLog {
 
   FileSystem* const fs_;
   bool adopted_ = false;
+  uint64_t saved_blocks_ = 0;  // Of those that the allocator has handed out, when the last capture began.
   DeltaLog log_;
   std::unique_ptr<Fold> fold_;
   std::unique_ptr<LoadState> load_;

@@ -247,9 +247,12 @@ DurableIndex::DurableIndex(DurableRuntime* runtime, const RuntimeOptions& option
               kDirtyPercentMax,
               std::min<uint64_t>(kLogBytesMin, options.log_bytes_fold),
               kRecoveryMsTarget,
-              options.log_percent_fold},
+              options.log_percent_fold,
+              options.unsaved_bytes_max},
       clock_(clock),
-      coordinator_(coordinator) {}
+      coordinator_(coordinator) {
+  if (options.unsaved_bytes_max != 0 && fs->CanMapPrivate()) durable.windows()->KeepPrivate();
+}
 
 Status DurableIndex::Usable() const {
   if (XT_UNLIKELY(index_shared->broken.load(std::memory_order_relaxed) != 0)) {
@@ -308,7 +311,7 @@ Status DurableIndex::Commit() {
     XT_RETURN_IF_ERROR(Usable());
     XT_RETURN_IF_ERROR(AppendCommitLocked());
     mark = durable.log()->end_mark();
-    full = durable.log_bytes() >= HardLogLimit(policy_, data_bytes()) && !fold_begun_;
+    full = MustFoldNow(policy_, Inputs()) && !fold_begun_;
   }
   if (mode_ != DurabilityMode::kEventual) XT_RETURN_IF_ERROR(WaitDurable(mark));
   if (XT_UNLIKELY(full)) {
@@ -497,14 +500,23 @@ Status DurableIndex::BulkLoad(const double* lo, const double* hi, const uint64_t
   return durable.WriteCaptureInPlace();
 }
 
+// All but the age of the oldest operation.
+FoldInputs DurableIndex::Inputs() const {
+  FoldInputs inputs{};
+  inputs.log_bytes = durable.log_bytes();
+  inputs.ops_since_fold = log_ops() - ops_at_fold_;
+  inputs.data_bytes = data_bytes();
+  inputs.replay_ns_per_op = kReplayNsPerOp;
+  inputs.unsaved_bytes = durable.unsaved_bytes();
+  return inputs;
+}
+
 FoldDecision DurableIndex::Decide() {
   FoldInputs inputs;
-  inputs.log_bytes = durable.log_bytes();
   {
     ExclusiveLock lock(&writer_mutex_);
-    inputs.ops_since_fold = log_ops() - ops_at_fold_;
+    inputs = Inputs();
   }
-  inputs.data_bytes = data_bytes();
   const uint64_t now = clock_->NowMicros();
   uint64_t oldest = oldest_op_micros_.load(std::memory_order_relaxed);
   if (inputs.log_bytes == 0) {
@@ -514,7 +526,6 @@ FoldDecision DurableIndex::Decide() {
     oldest_op_micros_.store(now, std::memory_order_relaxed);
   }
   inputs.oldest_op_age_ms = oldest != 0 ? (now - oldest) / 1000 : 0;
-  inputs.replay_ns_per_op = kReplayNsPerOp;
   return DecideFold(policy_, inputs);
 }
 

@@ -130,6 +130,7 @@ class DurableIndex final : private DurableIndexParts, public RuntimeIndex {
     wakings_.fetch_add(1, std::memory_order_release);
     wakings_.notify_all();
   }
+  FoldInputs Inputs() const XT_REQUIRES(writer_mutex_);
   FoldDecision Decide() XT_EXCLUDES(writer_mutex_);
   void BeginWantedFold() XT_REQUIRES(writer_mutex_);
   Status FinishFold() XT_REQUIRES(fold_mutex_) XT_EXCLUDES(writer_mutex_);

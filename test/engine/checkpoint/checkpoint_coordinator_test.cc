@@ -76,6 +76,24 @@ TEST(DecideFold, TheLogOfALargeIndexMayBeAShareOfItsData) {
   EXPECT_EQ(HardLogLimit(policy, inputs.data_bytes), 4000u);
 }
 
+TEST(DecideFold, ChangesHeldInMemoryAreLimitedOnceThereIsALog) {
+  FoldPolicy policy = kPolicy;
+  policy.unsaved_bytes_max = 500;
+  FoldInputs inputs = Quiet();
+  inputs.unsaved_bytes = 499;
+  EXPECT_EQ(DecideFold(policy, inputs), FoldDecision::kNone);
+  inputs.unsaved_bytes = 500;
+  EXPECT_EQ(DecideFold(policy, inputs), FoldDecision::kBackground);
+  EXPECT_FALSE(MustFoldNow(policy, inputs));
+  inputs.unsaved_bytes = 1000;
+  EXPECT_EQ(DecideFold(policy, inputs), FoldDecision::kNow);
+  EXPECT_TRUE(MustFoldNow(policy, inputs));
+  EXPECT_EQ(DecideFold(kPolicy, inputs), FoldDecision::kNone);
+  inputs.log_bytes = 0;
+  EXPECT_EQ(DecideFold(policy, inputs), FoldDecision::kNone);
+  EXPECT_FALSE(MustFoldNow(policy, inputs));
+}
+
 TEST(CheckpointCoordinator, TicksByItselfAndWhenPokedWithAllSignalsBlocked) {
   std::atomic<int> ticks{0};
   std::atomic<bool> blocked{false};

@@ -5,6 +5,9 @@
 // counted. Speeds and sizes are printed, never tested, since machines differ.
 //   XTREE_STRESS_RECORDS  how many records (default 500,000).
 //   XTREE_STRESS_DIR      where (default /tmp).
+//   XTREE_STRESS_UNSAVED  MB of changes that memory may hold before they are written (default 0:
+//                         RuntimeOptions::unsaved_bytes_max).
+//   XTREE_STRESS_MODE     "memory": only what insertions cost in an index in memory, the floor.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -106,26 +109,29 @@ uint64_t DiskBytes(const std::string& directory) {
   return bytes;
 }
 
-// What an insertion costs while the index passes 1, 10 and 100 million records: measured over the half
-// of them that comes before, in which all sizes have some folds.
+// What an insertion costs while the index passes 1, 2, 5, 10, ... million records: measured over the half
+// of them that comes before, in which all sizes from 10 million on have some folds.
 class CostBySize {
  public:
   void Count(uint64_t records) {
-    if (records == size_ / 2) {
-      seconds_ = Seconds();
-      cpu_ = std::clock();
-    } else if (records == size_) {
-      const double each = 1e6 / static_cast<double>(size_ / 2);
+    if (records == size_) {
+      const double each = 1e6 / static_cast<double>(size_ - size_ / 2);
       const double cpu = static_cast<double>(std::clock() - cpu_) / CLOCKS_PER_SEC;
       std::printf("  up to %-16" PRIu64 " %.2f us, %.2f us of CPU each\n", size_,
                   (Seconds() - seconds_) * each, cpu * each);
       std::fflush(stdout);
-      size_ *= 10;
+      // 1, 2, 5, 10: each half begins where the last size ended, or later.
+      size_ = ++step_ % 3 == 2 ? size_ / 2 * 5 : size_ * 2;
+    }
+    if (records == size_ / 2) {
+      seconds_ = Seconds();
+      cpu_ = std::clock();
     }
   }
 
  private:
   uint64_t size_ = 1'000'000;
+  uint32_t step_ = 0;
   double seconds_ = 0;
   std::clock_t cpu_ = 0;
 };
@@ -175,6 +181,21 @@ class XTreeDurabilityStressTest : public ::testing::Test {
                 kSampleQueries, found, seconds * 1e6 / kSampleQueries);
   }
 
+  void InsertIntoMemory() {
+    RuntimeOptions options;
+    options.mode = DurabilityMode::kInMemory;
+    auto runtime = DurableRuntime::Open(options);
+    ASSERT_TRUE(runtime.ok()) << runtime.status().message();
+    auto created = (*runtime)->CreateIndex("stress", IndexOptions{});
+    ASSERT_TRUE(created.ok()) << created.status().message();
+    CostBySize cost;
+    for (uint64_t i = 0; i < records_; ++i) {
+      const Status status = (*created)->Insert(BoxOf(i), i);
+      ASSERT_TRUE(status.ok()) << status.message();
+      cost.Count(i + 1);
+    }
+  }
+
   double PerRecord(uint64_t blocks) const {
     return static_cast<double>(blocks) * kBlockBytes / static_cast<double>(records_);
   }
@@ -186,10 +207,14 @@ class XTreeDurabilityStressTest : public ::testing::Test {
 };
 
 TEST_F(XTreeDurabilityStressTest, HeavyLoadDurableMode) {
+  const char* mode = std::getenv("XTREE_STRESS_MODE");
+  if (mode != nullptr && std::string(mode) == "memory") return InsertIntoMemory();
   Expect();
   RuntimeOptions options;
   options.directory = directory_;
   options.mode = DurabilityMode::kBalanced;
+  const char* unsaved = std::getenv("XTREE_STRESS_UNSAVED");
+  if (unsaved != nullptr) options.unsaved_bytes_max = std::strtoull(unsaved, nullptr, 10) << 20;
   std::printf("  records                %" PRIu64 "\n", records_);
   uint64_t descriptors = 0;
   {
