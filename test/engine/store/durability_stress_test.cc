@@ -5,6 +5,8 @@
 // counted. Speeds and sizes are printed, never tested, since machines differ.
 //   XTREE_STRESS_RECORDS  how many records (default 500,000).
 //   XTREE_STRESS_DIR      where (default /tmp).
+//   XTREE_STRESS_ORDER    "near": boxes come in a strip that moves through the area, as data sorted by place or
+//                         time does, instead of anywhere.
 //   XTREE_STRESS_UNSAVED  MB of changes that memory may hold before they are written (default 0:
 //                         RuntimeOptions::unsaved_bytes_max).
 //   XTREE_STRESS_MODE     "memory": only what insertions cost in an index in memory, the floor.
@@ -50,11 +52,16 @@ uint64_t Mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
+uint64_t near_records = 0;  // Not 0: of so many boxes, each lies in a hundredth of the area, which moves.
+
 Key BoxOf(uint64_t i) {
   Key key;
   for (uint32_t d = 0; d < 2; ++d) {
     const uint64_t r = Mix(i * 2 + d);
     key.lo[d] = static_cast<double>(r >> 32) / 4294967.296;              // 0..1000
+    if (near_records != 0 && d == 0) {
+      key.lo[d] = key.lo[d] / 100 + 990.0 * static_cast<double>(i) / static_cast<double>(near_records);
+    }
     key.hi[d] = key.lo[d] + static_cast<double>(r & 0xffff) / 65536.0 / 10;  // up to 0.1 wide
   }
   return key;
@@ -141,6 +148,8 @@ class XTreeDurabilityStressTest : public ::testing::Test {
   void SetUp() override {
     const char* records = std::getenv("XTREE_STRESS_RECORDS");
     if (records != nullptr) records_ = std::strtoull(records, nullptr, 10);
+    const char* order = std::getenv("XTREE_STRESS_ORDER");
+    near_records = order != nullptr && std::string(order) == "near" ? records_ : 0;
     const char* base = std::getenv("XTREE_STRESS_DIR");
     std::string name = std::string(base != nullptr ? base : "/tmp") + "/xtree_stress_XXXXXX";
     ASSERT_NE(mkdtemp(name.data()), nullptr);
