@@ -79,6 +79,8 @@ Status RemoveFiles(FileSystem* fs, const std::string& path) {
   while (fs->Stat(segment(files).c_str()).ok()) ++files;
   Status first = fs->Remove(path.c_str());
   if (!first.ok() && first.code() != Code::kNotFound) return first;
+  // For good, before anything else goes: it must not come back without the rest.
+  XT_RETURN_IF_ERROR(fs->SyncDirectory(path.c_str()));
   for (uint32_t i = files; i-- > 1;) XT_RETURN_IF_ERROR(fs->Remove(segment(i).c_str()));
   return Status::Ok();
 }

@@ -72,6 +72,9 @@ Status DurableStore::Create(const IndexOptions& options, const Identity& identit
   // Whatever the file held goes first, from its end, so that no segment is left without the ones
   // before it.
   const std::string& path = windows_->path();
+  // Who was killed while it dropped an index may have removed its name, which is not gone for good yet: what belongs to
+  // it must not go before.
+  if (identity.system_id == 0) XT_RETURN_IF_ERROR(fs_->SyncDirectory(path.c_str()));
   uint32_t files = 0;
   while (files < kWindowsMax) {
     // A removal that a crash cut short may have left later segments without the first.

@@ -214,6 +214,63 @@ TEST(ManyIndexesCrashTest, BatchesAndDropsSurviveEveryCrash) {
   }
 }
 
+// An index that is being dropped is there with all that was committed, or its name is free: also where the process is
+// killed in the middle, and another one begins to create an index of that name.
+TEST(DropCrashTest, ADropIsWholeOrHasNotBegun) {
+  const DurabilityMode mode = DurabilityMode::kBalanced;
+  constexpr uint64_t kRows = 50;
+  uint64_t points = 0;
+  for (const bool kill : {false, true}) {
+    bool complete = false;
+    for (uint64_t drop_at = 0; !complete; ++drop_at) {
+      bool created = false;
+      for (uint64_t create_at = 0; !created; ++create_at) {
+        for (uint64_t seed = 1 + SeedOffset(); seed <= 6 + SeedOffset(); ++seed, ++points) {
+          SCOPED_TRACE(::testing::Message() << "kill=" << kill << " drop_at=" << drop_at << " create_at=" << create_at
+                                            << " seed=" << seed);
+          SimFileSystem fs(seed);
+          {
+            auto runtime = DurableRuntime::Open(Options(&fs, mode)).value();
+            Index* index = runtime->CreateIndex(kName, SmallOptions()).value();
+            for (uint64_t id = 0; id < kRows; ++id) {
+              // Some in the data file, the rest in the log.
+              if (id == kRows / 2) { ASSERT_TRUE(index->Checkpoint().ok()); }
+              ASSERT_TRUE(index->Insert(KeyOf(id), id).ok());
+            }
+            ASSERT_TRUE(index->Commit().ok());
+            fs.CrashAtOperation(drop_at);
+            complete = runtime->DropIndex(kName).ok();
+          }
+          if (complete) break;
+          if (kill) {
+            fs.ContinueAfterKill();
+            fs.CrashAtOperation(create_at);
+            auto runtime = DurableRuntime::Open(Options(&fs, mode));
+            if (runtime.ok()) created |= (*runtime)->CreateIndex(kName, SmallOptions()).ok();
+            if (!fs.crashed()) created = true;  // The index was still there.
+          } else {
+            created = true;
+          }
+          fs.Restart(seed);
+          auto runtime = DurableRuntime::Open(Options(&fs, mode)).value();
+          auto index = runtime->OpenIndex(kName);
+          if (!index.ok()) {
+            EXPECT_EQ(index.status().code(), Code::kNotFound) << index.status().message();
+            EXPECT_TRUE(runtime->CreateIndex(kName, SmallOptions()).ok());
+          } else {
+            const State state = ReadState(*index);
+            ExpectSound(*index);
+            EXPECT_TRUE(state.size() == kRows || (kill && state.empty())) << state.size();
+          }
+          if (HasFailure()) return;
+        }
+        if (complete) break;
+      }
+    }
+  }
+  printf("%lu crash points in drops\n", points);
+}
+
 // Crash after crash, of the machine or of the process: nothing accumulates.
 TEST(CrashSeriesTest, ManyCrashesInARowLeaveASoundIndexThatDoesNotGrow) {
   const DurabilityMode mode = DurabilityMode::kBalanced;
