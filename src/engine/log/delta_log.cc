@@ -77,12 +77,15 @@ Status DeltaLog::CreateFile() {
 // Reserves blocks of one log segment on disk. A file that comes into being has its name made
 // durable at once, since a later sync of the file alone need not do that.
 Status DeltaLog::ReserveBlocks(uint32_t first, uint32_t count) {
-  const std::string path = windows_.SegmentPath(first / kWindowBlocks);
-  const bool created = fs_->Stat(path.c_str()).status().code() == Code::kNotFound;
+  const uint32_t window = first / kWindowBlocks;
+  const std::string path = windows_.SegmentPath(window);
+  const uint32_t old_blocks = shared_->file_blocks.load(std::memory_order_relaxed);
+  // One that was created by a reservation that failed is there already.
+  const bool created = (window > 0 && old_blocks <= window * kWindowBlocks) ||
+                       fs_->Stat(path.c_str()).status().code() == Code::kNotFound;
   XT_RETURN_IF_ERROR(fs_->Reserve(path.c_str(), uint64_t{first % kWindowBlocks} * kBlockBytes,
                                   uint64_t{count} * kBlockBytes));
   if (created) XT_RETURN_IF_ERROR(fs_->SyncDirectory(path.c_str()));
-  const uint32_t old_blocks = shared_->file_blocks.load(std::memory_order_relaxed);
   if (first + count > old_blocks) {
     const uint32_t fresh = std::max(first, old_blocks);
     Prefill(fresh, first + count - fresh);

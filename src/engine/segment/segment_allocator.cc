@@ -97,6 +97,10 @@ Status SegmentAllocator::ReserveBlocks(uint32_t first_block, uint32_t blocks) {
   XT_RETURN_IF_ERROR(windows_->fs()->Reserve(
       windows_->SegmentPath(window).c_str(),
       uint64_t{first_block % kWindowBlocks} * kBlockBytes, uint64_t{blocks} * kBlockBytes));
+  // A file that comes into being: its name must be durable before a superblock names what is in it.
+  if (window > 0 && file_blocks() <= window * kWindowBlocks) {
+    XT_RETURN_IF_ERROR(windows_->fs()->SyncDirectory(windows_->SegmentPath(window).c_str()));
+  }
   if (first_block + blocks > file_blocks()) {
     shared_->file_blocks.store(first_block + blocks, std::memory_order_relaxed);
   }

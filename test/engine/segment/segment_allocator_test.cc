@@ -189,6 +189,8 @@ TEST(SegmentAllocator, FileSegmentsAreFullBeforeTheNextBegins) {
     if (*block >= kWindowBlocks) {
       ASSERT_EQ(f.FileBytes("data"), kWindowBytes);
     }
+    // A superblock that names what is in the new file must not be on disk without that file's name.
+    ASSERT_EQ(f.fs.directory_syncs, *block >= kWindowBlocks ? 1u : 0u);
     blocks.push_back(*block);
   }
   EXPECT_GT(f.FileBytes("data.1"), 0u);

@@ -21,6 +21,7 @@ class FaultyFileSystem final : public FileSystem {
   uint32_t truncates = 0;
   uint32_t maps = 0;
   uint32_t unmaps = 0;
+  uint32_t directory_syncs = 0;
   std::chrono::milliseconds sync_takes{0};
   std::atomic<uint32_t> syncs{0};
 
@@ -51,7 +52,10 @@ class FaultyFileSystem final : public FileSystem {
     return files_.Sync(path);
   }
   void StartWriteback(const char*, uint64_t, uint64_t) override {}
-  Status SyncDirectory(const char*) override { return Status::Ok(); }
+  Status SyncDirectory(const char*) override {
+    ++directory_syncs;
+    return Status::Ok();
+  }
   Status Remove(const char* path) override { return files_.Remove(path); }
   Status CreateDirectory(const char*) override { return Status::Ok(); }
 
