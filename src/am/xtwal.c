@@ -126,6 +126,8 @@ log_and_apply(Relation index, XtHandle *handle, uint8 info)
 	bool		wal = RelationNeedsWAL(index);
 
 	Assert((MyProc->delayChkptFlags & DELAY_CHKPT_START) == 0);
+	/* Who is killed between change and note would leave blocks of which nobody knows that they lack checksums. */
+	XtScrubNoteChange(handle->shared);
 	MyProc->delayChkptFlags |= DELAY_CHKPT_START;
 	START_CRIT_SECTION();
 	if (wal)
