@@ -67,6 +67,12 @@ class FileSystem {
   // fdatasync of everything stored in the file, through mappings too (private ones excepted). A failed sync is never
   // retried as if it had worked: the caller latches.
   virtual Status Sync(const char* path) = 0;
+  // Makes the next Sync write a range again, as it reads now: a failed sync has left pages in the cache that count as
+  // clean and are not on disk. REQUIRES: reserved, and nobody stores to it meanwhile.
+  virtual Status Rewrite(const char* path, uint64_t offset, uint64_t length) {
+    (void)path, (void)offset, (void)length;
+    return Status::Ok();
+  }
   // Starts write-back of a range without waiting (a hint; may do nothing).
   virtual void StartWriteback(const char* path, uint64_t offset, uint64_t length) = 0;
   // Makes the creation or removal of names in the directory of `path` durable.

@@ -232,6 +232,26 @@ class PosixFiles final : public FileSystem {
     return Status::Ok();
   }
 
+  Status Rewrite(const char* path, uint64_t offset, uint64_t length) override {
+    FileDescriptor file(path, O_RDWR);
+    if (!file.ok()) return OpenError(path);
+    std::byte buffer[16 * 1024];
+    while (length > 0) {
+      const size_t piece = std::min<uint64_t>(sizeof(buffer), length);
+      const ssize_t read = RetryInterrupted([&] { return pread(file.get(), buffer, piece, static_cast<off_t>(offset)); });
+      if (read == 0) break;
+      ssize_t done = read;
+      if (read > 0) {
+        done = RetryInterrupted(
+            [&] { return pwrite(file.get(), buffer, static_cast<size_t>(read), static_cast<off_t>(offset)); });
+      }
+      if (done <= 0) return Status::FromErrno(done < 0 ? errno : ENOSPC, "could not rewrite file \"%s\"", path);
+      offset += static_cast<uint64_t>(done);
+      length -= static_cast<uint64_t>(done);
+    }
+    return Status::Ok();
+  }
+
   void StartWriteback(const char* path, uint64_t offset, uint64_t length) override {
     FileDescriptor file(path, O_RDWR);
     if (!file.ok()) return;

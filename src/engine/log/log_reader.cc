@@ -277,6 +277,7 @@ Status LogReader::Scan(const LoadPolicy& policy) {
       }
       frames_ += pending_frames;
       pending_frames = 0;
+      ends_durable_ = record.lsn == record.mark;
     }
     bytes_ += pending_bytes;
     pending_bytes = 0;
@@ -286,6 +287,20 @@ Status LogReader::Scan(const LoadPolicy& policy) {
     return Status::Make(Code::kBroken,
                         "log file \"%s\" lacks records that it held: %" PRIu64 " of %" PRIu64 " bytes are left",
                         log_->windows_.path().c_str(), held_bytes, held_.bytes);
+  }
+  return Status::Ok();
+}
+
+Status LogReader::Rewrite() const {
+  if (end_mark_ == 0 || ends_durable_) return Status::Ok();
+  for (const Segment& segment : segments_) {
+    if (segment.sequence > end_mark_ >> 32) break;
+    const uint32_t first = segment.number * kLogSegmentBlocks;
+    const uint32_t blocks =
+        segment.sequence == end_mark_ >> 32 ? (static_cast<uint32_t>(end_mark_) >> 16) + 1 : segment.blocks;
+    XT_RETURN_IF_ERROR(log_->fs_->Rewrite(log_->windows_.SegmentPath(first / kWindowBlocks).c_str(),
+                                          uint64_t{first % kWindowBlocks} * kBlockBytes,
+                                          uint64_t{blocks} * kBlockBytes));
   }
   return Status::Ok();
 }

@@ -65,6 +65,9 @@ class LogReader {
   }
   // Reads everything once: finds the end of what counts, and damage before it.
   Status Scan(const LoadPolicy& policy);
+  // Standalone: has the next sync write again what counts, unless the log says that all of it was on disk: what
+  // a sync that failed has lost is still in the page cache, as clean. After Scan.
+  Status Rewrite() const;
   // The next operation that counts, from the first on; false at the end. After Scan.
   bool Next(const LoadPolicy& policy, LogRecord* record);
   // Erases what lies behind the end, durably, so that frames which do not count now cannot be
@@ -116,6 +119,7 @@ class LogReader {
   LogExtent held_{};
   bool may_shorten_ = true;
   uint64_t end_mark_ = 0;          // End of what counts; 0 if nothing does.
+  bool ends_durable_ = false;      // Its last frame says that everything before is on disk.
   uint64_t frames_ = 0;
   uint64_t bytes_ = 0;
   uint64_t lsn_max_ = 0;

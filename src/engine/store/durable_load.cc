@@ -219,10 +219,25 @@ Status DurableStore::Adopt(const LoadPolicy& policy) {
 // A process that was killed leaves in the page cache what it had not synced yet, a superblock or a file's name among
 // it. What is read counts from now on, and what only an older state needs is overwritten: so it goes to disk first.
 // A host does the same with all its files before it recovers (SyncDataDirectory).
+//
+// One whose sync has failed leaves there what is not on disk and counts as clean, so that no sync would write it: of what
+// is read here that can be the log, which is written again, and a superblock, whose content goes to the other slot as well.
 Status DurableStore::SyncWhatWasFound() {
+  XT_RETURN_IF_ERROR(load_->reader->Rewrite());
   XT_RETURN_IF_ERROR(SyncData());
   for (const std::string& path : log_.Paths()) XT_RETURN_IF_ERROR(fs_->Sync(path.c_str()));
-  return fs_->SyncDirectory(windows_->path().c_str());
+  XT_RETURN_IF_ERROR(fs_->SyncDirectory(windows_->path().c_str()));
+  const char* path = windows_->path().c_str();
+  const uint32_t other = 1 - load_->slot;
+  XT_ASSIGN_OR_RETURN(std::byte* block, MapSuperblock(other));
+  if (CheckSuperblock(block, other, path).ok() &&
+      reinterpret_cast<const Superblock*>(block)->sequence == load_->content.sequence) {
+    return Status::Ok();
+  }
+  // It may never have been on disk, and be a hole.
+  XT_RETURN_IF_ERROR(fs_->Reserve(path, uint64_t{other} * kBlockBytes, kBlockBytes));
+  WriteSuperblock(load_->content, other, block);
+  return fs_->Sync(path);
 }
 
 Status DurableStore::Replay(const LoadPolicy& policy, uint32_t ops_max, bool* done) {
@@ -238,13 +253,13 @@ Status DurableStore::Replay(const LoadPolicy& policy, uint32_t ops_max, bool* do
     if (!policy.host) log_.KeepFile();
     XT_RETURN_IF_ERROR(
         load_->reader->Open(start != 0 ? start : 1, load_->content.log_capture_id));
-    if (!policy.host) XT_RETURN_IF_ERROR(SyncWhatWasFound());
     if (!policy.host && shared_->log.file_blocks.load(std::memory_order_relaxed) == 0) {
       return Status::Corruption("log file \"%s\" is missing or empty, and with it what was committed "
                                 "since the last checkpoint", log_.windows()->path().c_str());
     }
     load_->reader->Expect(held, policy.may_shorten);
     XT_RETURN_IF_ERROR(load_->reader->Scan(policy));
+    if (!policy.host) XT_RETURN_IF_ERROR(SyncWhatWasFound());
     load_->phase = Phase::kReplay;
   }
   for (uint32_t ops = 0;; ++ops) {

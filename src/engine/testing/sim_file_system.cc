@@ -379,6 +379,16 @@ Status SimFileSystem::Sync(const char* path) {
   });
 }
 
+Status SimFileSystem::Rewrite(const char* path, uint64_t offset, uint64_t length) {
+  return Operate(kWriteback, path, [&]() -> Status {
+    const FilePtr file = Find(path);
+    if (file == nullptr) return Status::FromErrno(ENOENT, "could not open file \"%s\"", path);
+    std::erase_if(file->believed_clean,
+                  [&](const auto& entry) { return File::Inside(entry.first, offset, offset + length); });
+    return Status::Ok();
+  });
+}
+
 void SimFileSystem::StartWriteback(const char* path, uint64_t offset, uint64_t length) {
   writeback_bytes.fetch_add(length, std::memory_order_relaxed);
   (void)Operate(kWriteback, path, [&]() -> Status {

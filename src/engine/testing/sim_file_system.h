@@ -81,6 +81,7 @@ class SimFileSystem final : public FileSystem {
   Result<std::byte*> Map(const char* path, uint64_t length, bool writable) override;
   void Unmap(std::byte* base, uint64_t length) override;
   Status Sync(const char* path) override;
+  Status Rewrite(const char* path, uint64_t offset, uint64_t length) override;
   void StartWriteback(const char* path, uint64_t offset, uint64_t length) override;
   std::atomic<uint64_t> writeback_bytes{0};  // Asked for so far.
   Status SyncDirectory(const char* path) override;

@@ -208,6 +208,9 @@ TEST_F(PosixFileSystemTest, AReservationIsWholeThoughWritesAreInterruptedAndShor
   EXPECT_EQ(ReadAll(path_), std::string(100'000, 'x') + std::string(300'000, '\0'));
   fs_->Prefill(path_.c_str(), 100'000, 300'000);
   EXPECT_EQ(ReadAll(path_), std::string(100'000, 'x') + std::string(300'000, '\0'));
+  ASSERT_TRUE(fs_->Rewrite(path_.c_str(), 10, 99'999).ok());
+  ASSERT_TRUE(fs_->Rewrite(path_.c_str(), 399'000, 9'000).ok());
+  EXPECT_EQ(ReadAll(path_), std::string(100'000, 'x') + std::string(300'000, '\0'));
   fs_->Unmap(base, 400'000);
   EXPECT_GT(scope.calls(), 100u);
 }
