@@ -343,13 +343,14 @@ Status LogReader::EraseTail(const Segment& segment, bool* erased) {
     ++block;
   }
   uint32_t dirty = count;
+  const bool counted = segment.sequence != 0;  // Else it is stale, and no part of what is remembered.
   for (uint32_t i = block; i < count; ++i) {
     if (AllZero(reinterpret_cast<const std::byte*>(BlockAt(segment, i)), kBlockBytes)) continue;
     dirty = i;
     break;
   }
   if (dirty == count) return Status::Ok();
-  XT_RETURN_IF_ERROR(MayShorten());
+  if (counted) XT_RETURN_IF_ERROR(MayShorten());
   *erased = true;
   return log_->fs_->Punch(log_->windows_.SegmentPath(first / kWindowBlocks).c_str(),
                           uint64_t{(first + dirty) % kWindowBlocks} * kBlockBytes,

@@ -206,6 +206,22 @@ TEST(LogReader, WhatIsLeftOfALostLifeIsErasedFromAStaleSegment) {
   }
 }
 
+// What goes is older than the capture, so what is remembered of the log stays true.
+TEST(LogReader, StaleSegmentsGoWithoutAnythingBeingForgotten) {
+  LogFixture f;
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  for (uint64_t v = 0; v < 10; ++v) ASSERT_TRUE(f.Append(v, 100 + v).ok());
+  const uint64_t old_bytes = f.shared.bytes.load();
+  ASSERT_EQ(f.log->Rotate(LogFixture::kCapture), 2u);
+  for (uint64_t v = 10; v < 20; ++v) ASSERT_TRUE(f.Append(v, 100 + v).ok());
+  const LogExtent held{LogFixture::kCapture, f.shared.end_mark.load(), f.shared.bytes.load() - old_bytes};
+  std::vector<uint64_t> values;
+  const Status status = f.Recover(HostPolicy(1, {}), &values, held, 2);
+  ASSERT_TRUE(status.ok()) << status.message();
+  EXPECT_EQ(values, Sequence(10, 20));
+  EXPECT_TRUE(std::all_of(f.Block(0), f.Block(1), [](std::byte b) { return b == std::byte{0}; }));
+}
+
 // The index would take it for its own, and stamp blocks with it.
 TEST(LogReader, TheLsnOfABlockThatHasNoneIsNoRecords) {
   LogFixture f;
