@@ -292,15 +292,19 @@ Status LogReader::Scan(const LoadPolicy& policy) {
 }
 
 Status LogReader::Rewrite() const {
-  if (end_mark_ == 0 || ends_durable_) return Status::Ok();
+  if (end_mark_ == 0) return Status::Ok();
+  const uint64_t last_sequence = end_mark_ >> 32;
+  const uint32_t last_block = static_cast<uint32_t>(end_mark_) >> 16;
   for (const Segment& segment : segments_) {
-    if (segment.sequence > end_mark_ >> 32) break;
-    const uint32_t first = segment.number * kLogSegmentBlocks;
-    const uint32_t blocks =
-        segment.sequence == end_mark_ >> 32 ? (static_cast<uint32_t>(end_mark_) >> 16) + 1 : segment.blocks;
+    const bool last = segment.sequence == last_sequence;
+    if (segment.sequence > last_sequence) break;
+    if (ends_durable_ && !last) continue;
+    const uint32_t from = ends_durable_ ? last_block : 0;
+    const uint32_t end = last ? last_block + 1 : segment.blocks;
+    const uint32_t first = segment.number * kLogSegmentBlocks + from;
     XT_RETURN_IF_ERROR(log_->fs_->Rewrite(log_->windows_.SegmentPath(first / kWindowBlocks).c_str(),
                                           uint64_t{first % kWindowBlocks} * kBlockBytes,
-                                          uint64_t{blocks} * kBlockBytes));
+                                          uint64_t{end - from} * kBlockBytes));
   }
   return Status::Ok();
 }

@@ -65,8 +65,8 @@ class LogReader {
   }
   // Reads everything once: finds the end of what counts, and damage before it.
   Status Scan(const LoadPolicy& policy);
-  // Standalone: has the next sync write again what counts, unless the log says that all of it was on disk: what
-  // a sync that failed has lost is still in the page cache, as clean. After Scan.
+  // Standalone: has the next sync write again what counts, since what a sync that failed has lost is still in the page
+  // cache, as clean; if the last frame says that all before it was on disk, its block alone. After Scan.
   Status Rewrite() const;
   // The next operation that counts, from the first on; false at the end. After Scan.
   bool Next(const LoadPolicy& policy, LogRecord* record);

@@ -221,23 +221,14 @@ Status DurableStore::Adopt(const LoadPolicy& policy) {
 // A host does the same with all its files before it recovers (SyncDataDirectory).
 //
 // One whose sync has failed leaves there what is not on disk and counts as clean, so that no sync would write it: of what
-// is read here that can be the log, which is written again, and a superblock, whose content goes to the other slot as well.
+// is read here that can be the log and the superblock, which are written again.
 Status DurableStore::SyncWhatWasFound() {
-  XT_RETURN_IF_ERROR(load_->reader->Rewrite());
-  XT_RETURN_IF_ERROR(SyncData());
-  for (const std::string& path : log_.Paths()) XT_RETURN_IF_ERROR(fs_->Sync(path.c_str()));
-  XT_RETURN_IF_ERROR(fs_->SyncDirectory(windows_->path().c_str()));
   const char* path = windows_->path().c_str();
-  const uint32_t other = 1 - load_->slot;
-  XT_ASSIGN_OR_RETURN(std::byte* block, MapSuperblock(other));
-  if (CheckSuperblock(block, other, path).ok() &&
-      reinterpret_cast<const Superblock*>(block)->sequence == load_->content.sequence) {
-    return Status::Ok();
-  }
-  // It may never have been on disk, and be a hole.
-  XT_RETURN_IF_ERROR(fs_->Reserve(path, uint64_t{other} * kBlockBytes, kBlockBytes));
-  WriteSuperblock(load_->content, other, block);
-  return fs_->Sync(path);
+  XT_RETURN_IF_ERROR(load_->reader->Rewrite());
+  XT_RETURN_IF_ERROR(fs_->Rewrite(path, uint64_t{load_->slot} * kBlockBytes, kBlockBytes));
+  XT_RETURN_IF_ERROR(SyncData());
+  for (const std::string& log_path : log_.Paths()) XT_RETURN_IF_ERROR(fs_->Sync(log_path.c_str()));
+  return fs_->SyncDirectory(path);
 }
 
 Status DurableStore::Replay(const LoadPolicy& policy, uint32_t ops_max, bool* done) {

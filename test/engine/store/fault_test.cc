@@ -20,12 +20,12 @@ enum class Then { kPowerCut, kReopened };
 // is acknowledged afterwards, is there too. (After a failed sync that means: nothing is
 // acknowledged that the sync may have lost.)
 void FailEachOperation(Then then) {
-  const Script script = MakeScript(ScriptSize{60, 6, 20, 6, 2}, 4);
+  const Script script = MakeScript(ScriptSize{60, 6, 20, 6, 2}, 4 + SeedOffset());
   const DurabilityMode mode = DurabilityMode::kBalanced;
   uint64_t fail_at = 0;
   for (;; fail_at += kStride) {
     SCOPED_TRACE(::testing::Message() << "fail_at=" << fail_at);
-    SimFileSystem fs(fail_at + 1);
+    SimFileSystem fs(fail_at + 1 + SeedOffset());
     fs.FailOperation(fail_at, fail_at % 2 == 0
                                   ? Status::Make(Code::kNoSpace, "injected: disk full")
                                   : Status::Make(Code::kIoError, "injected: I/O error"));
@@ -54,7 +54,7 @@ void FailEachOperation(Then then) {
     }
     const bool was_hit = fs.operations() > fail_at;
     if (then == Then::kReopened && !was_hit) break;  // It would fail what follows.
-    if (then == Then::kPowerCut) fs.Restart(fail_at);
+    if (then == Then::kPowerCut) fs.Restart(fail_at + SeedOffset());
     ExpectRecovers(&fs, succeeded, progress, mode);
     if (::testing::Test::HasFailure()) return;
     if (!was_hit) break;
