@@ -222,7 +222,7 @@ TEST(DropCrashTest, ADropIsWholeOrHasNotBegun) {
   uint64_t points = 0;
   for (const bool kill : {false, true}) {
     bool complete = false;
-    for (uint64_t drop_at = 0; !complete; ++drop_at) {
+    for (uint64_t drop_at = 0; !complete; drop_at += kStride) {
       bool created = false;
       for (uint64_t create_at = 0; !created; ++create_at) {
         for (uint64_t seed = 1 + SeedOffset(); seed <= 6 + SeedOffset(); ++seed, ++points) {

@@ -180,7 +180,8 @@ TEST(DurableCompact, ReadersOfOldEpochsGoOn) {
 }
 
 TEST(DurableCompact, APowerCutAtAnyOperationChangesNothing) {
-  for (uint64_t crash_at = 0;; ++crash_at) {
+  // One thread: a thread sanitizer, which slows it tenfold, gets a sample.
+  for (uint64_t crash_at = 0;; crash_at += XT_TSAN ? 13 : 1) {
     SCOPED_TRACE(crash_at);
     CompactedStore s(crash_at + 1);
     ASSERT_TRUE(s.Prepare(kEntries, 10).ok());
