@@ -40,7 +40,7 @@ Status LogReader::AddSegment(uint32_t number, uint64_t capture_id) {
   for (uint32_t i = 0; i < count; ++i) {
     const BlockHeader* header = BlockAt(segment, i);
     if (!HeaderPresent(header)) continue;
-    if (header->kind != BlockKind::kLog || header->tree != LogHeaderCrc(*header) ||
+    if (!HasPageHeader(*header) || header->kind != BlockKind::kLog || header->tree != LogHeaderCrc(*header) ||
         header->block_number != first + i || header->split_dims != i ||
         header->node_id > kLogSequenceMax) {
       return Status::Corruption("log block %u of file \"%s\" has a damaged header", first + i,

@@ -56,14 +56,19 @@ void MarkUnstamped(BlockHeader* header) {
   }
 }
 
+bool HasPageHeader(const BlockHeader& header) {
+  const PageHeader& page = header.page;
+  return page.size_version == kPageSizeVersion && page.lower == kBlockBytes &&
+         page.upper == kBlockBytes && page.special == kBlockBytes;
+}
+
 bool VerifyBlock(const BlockHeader* header, uint32_t block_number, const char** why) {
   const PageHeader& page = header->page;
   if (page.size_version == 0 && page.upper == 0) {
     *why = "the block is empty";
     return false;
   }
-  if (page.size_version != kPageSizeVersion || page.lower != kBlockBytes ||
-      page.upper != kBlockBytes || page.special != kBlockBytes) {
+  if (!HasPageHeader(*header)) {
     *why = "the page header is invalid";
     return false;
   }

@@ -94,6 +94,8 @@ void InitBlock(BlockHeader* header, BlockKind kind, uint32_t block_number);
 // Sets the LSN and the CRC. The block must not change afterwards without MarkUnstamped.
 void StampBlock(BlockHeader* header, uint64_t lsn);
 void MarkUnstamped(BlockHeader* header);
+// Whether the host would take the block for a page of ours.
+bool HasPageHeader(const BlockHeader& header);
 // Whether a stamped block's header and CRC hold. `why` receives a static string on failure.
 bool VerifyBlock(const BlockHeader* header, uint32_t block_number, const char** why);
 

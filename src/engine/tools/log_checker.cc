@@ -52,7 +52,7 @@ bool LogChecker::Header(const BlockHeader* header, uint32_t block) {
                                       : (uint64_t{header->tree} | header->node_id) == 0) {
     return false;
   }
-  if (header->kind == BlockKind::kLog && header->tree == LogHeaderCrc(*header) &&
+  if (HasPageHeader(*header) && header->kind == BlockKind::kLog && header->tree == LogHeaderCrc(*header) &&
       header->block_number == block && header->split_dims == block % kLogSegmentBlocks) {
     return true;
   }

@@ -104,6 +104,28 @@ TEST(LogReader, AFlipAnywhereInWhatWasSyncedIsReportedOrHarmless) {
   EXPECT_GT(reported, synced - 3 * sizeof(BlockHeader));
 }
 
+// The log goes on in its last block, and stamps it when that is full.
+TEST(LogReader, AFlipInTheLastHeaderIsReportedOrTheLogGoesOn) {
+  uint32_t reported = 0;
+  for (uint32_t bit = 0; bit < 8 * sizeof(BlockHeader); ++bit) {
+    SCOPED_TRACE(bit);
+    LogFixture f;
+    ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+    for (uint64_t v = 0; v < 10; ++v) ASSERT_TRUE(f.Append(v).ok());
+    f.Block(0)[bit / 8] ^= static_cast<std::byte>(1 << bit % 8);
+    std::vector<uint64_t> values;
+    const Status status = f.Recover(HostPolicy(1, {}), &values);
+    if (!status.ok()) {
+      EXPECT_EQ(status.code(), Code::kCorruption);
+      ++reported;
+      continue;
+    }
+    EXPECT_EQ(values, Sequence(0, 10));
+    for (uint64_t v = 10; f.shared.current_block < 2; ++v) ASSERT_TRUE(f.Append(v).ok());
+  }
+  EXPECT_GT(reported, 8 * 32u);
+}
+
 TEST(LogReader, ATornTailIsTheEndAndNoDamage) {
   LogFixture f;
   ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
