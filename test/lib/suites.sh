@@ -2,8 +2,8 @@
 # leaves its logs in $CHECK, names what failed, and sets suite_passed and suite_failed.
 
 # The programs with threads in them, and those tests of them that have any where the others would take
-# long; ThreadSanitizer has nothing to say about the rest.
-GTESTS_CONCURRENT="io_test segment_test object_test store_test tree_test stress_test scale_test"
+# long; ThreadSanitizer has nothing to say about the rest. The longest come first.
+GTESTS_CONCURRENT="store_test tree_test segment_test io_test object_test stress_test scale_test"
 TREE_TESTS_CONCURRENT="*Concurren*:*Thread*:*Beside*:BulkLoader.*"
 
 # run_gtests NAME SANITIZER [PROGRAMS]: builds the engine's tests (default: all) and runs them, as many
