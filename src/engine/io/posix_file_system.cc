@@ -290,10 +290,8 @@ class PosixFiles final : public FileSystem {
   }
 };
 
-}  // namespace
-
-namespace {
 constinit PosixFiles g_files;
+
 }  // namespace
 
 FileSystem* PosixFileSystem() { return &g_files; }
