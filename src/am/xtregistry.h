@@ -220,7 +220,7 @@ extern void XtForEachHandle(void (*visit) (XtHandle *handle));
 extern void XtStampPage(void *page, BlockNumber block, XLogRecPtr lsn);
 /* The same for the blocks that this process has touched. Writer lock held. */
 extern void XtStampTouched(XtHandle *handle);
-/* After a change was applied. Writer lock held. */
+/* After a change was applied, for which XtScrubNoteChange came first. Writer lock held. */
 extern void XtNoteTouched(XtHandle *handle);
 /* Bounds the list of a long transaction. Not under the writer lock. */
 extern void XtStampWhenMany(XtHandle *handle);

@@ -42,7 +42,6 @@ XtNoteTouched(XtHandle *handle)
 	if (!DataChecksumsEnabled())
 		return;
 	pending = true;
-	XtScrubNoteChange(handle->shared);
 	handle->touched++;
 	if (InRecovery)
 		XtStampTouched(handle);

@@ -354,6 +354,7 @@ redo_finish(XtHandle *handle, bool prepared, bool anything, XLogRecPtr lsn, cons
 	}
 	if (anything)
 	{
+		XtScrubNoteChange(handle->shared);
 		xt_apply(handle->index, lsn);
 		request_log_sync(handle);
 		if (unlikely(xt_faulted(handle->index)))
