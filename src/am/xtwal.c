@@ -30,14 +30,13 @@
 #define XLOG_XTREE_FOLD		0x30
 #define XLOG_XTREE_ADOPTED	0x40
 
-/* How a key is written: dimensions, or these. In the WAL: DO NOT CHANGE. */
+/* What a key looks like. In the WAL: DO NOT CHANGE. */
 #define XL_SHAPE_DIMS		0x3f	/* 0: the row's key is NULL */
 #define XL_SHAPE_POINT		0x40	/* lo only */
-#define XL_SHAPE_F32		0x80	/* coordinates as float4, without loss */
 
 /*
- * An insertion. The coordinates follow, lo then hi, unaligned. In the WAL: DO NOT CHANGE.
- * A two-dimensional box of float8 takes 51 bytes.
+ * An insertion. The coordinates follow, packed (xt_pack_coords), unaligned. In the WAL: DO NOT CHANGE.
+ * A box takes 36 bytes if its float8 have few digits, 52 if not.
  */
 typedef struct xl_xtree_insert
 {
@@ -46,9 +45,10 @@ typedef struct xl_xtree_insert
 	uint16		block_lo;
 	uint16		offset;
 	uint8		shape;
+	uint8		packing;
 } xl_xtree_insert;
 
-#define SizeOfXtreeInsert	(offsetof(xl_xtree_insert, shape) + sizeof(uint8))
+#define SizeOfXtreeInsert	(offsetof(xl_xtree_insert, packing) + sizeof(uint8))
 
 /*
  * A deletion: the entries of `tree` within the bounds that have these TIDs. 2 * dims float8 follow, then
@@ -168,68 +168,6 @@ log_and_apply(Relation index, XtHandle *handle, uint8 info)
 	return lsn;
 }
 
-/* Writes the coordinates of a key as its index stores them. Returns how many bytes. */
-static int
-put_key(const XtSpec *spec, const double *lo, const double *hi, char *out)
-{
-	int			corners = spec->kind == XT_POINT ? 1 : 2;
-	char	   *p = out;
-
-	for (int c = 0; c < corners; c++)
-	{
-		const double *from = c == 0 ? lo : hi;
-
-		for (int d = 0; d < spec->dims; d++)
-		{
-			if (spec->coord == XT_F32)
-			{
-				float		narrow = (float) from[d];
-
-				memcpy(p, &narrow, sizeof(narrow));
-				p += sizeof(narrow);
-			}
-			else
-			{
-				memcpy(p, &from[d], sizeof(double));
-				p += sizeof(double);
-			}
-		}
-	}
-	return p - out;
-}
-
-/* Reads what put_key wrote. False if there are fewer bytes than the shape says. */
-static bool
-get_key(uint8 shape, const char *in, int bytes, double *lo, double *hi)
-{
-	int			dims = shape & XL_SHAPE_DIMS;
-	int			corners = (shape & XL_SHAPE_POINT) ? 1 : 2;
-	int			width = (shape & XL_SHAPE_F32) ? sizeof(float) : sizeof(double);
-
-	if (dims > XT_DIMS_MAX || bytes < dims * corners * width)
-		return false;
-	for (int c = 0; c < corners; c++)
-	{
-		double	   *to = c == 0 ? lo : hi;
-
-		for (int d = 0; d < dims; d++, in += width)
-		{
-			if (shape & XL_SHAPE_F32)
-			{
-				float		narrow;
-
-				memcpy(&narrow, in, sizeof(narrow));
-				to[d] = narrow;
-			}
-			else
-				memcpy(&to[d], in, sizeof(double));
-		}
-	}
-	for (int d = 0; corners == 1 && d < dims; d++)
-		hi[d] = lo[d];
-	return true;
-}
-
 void
 XtLogAndApplyInsert(Relation index, XtHandle *handle, const double *lo, const double *hi,
 					uint64 record_id)
@@ -237,27 +175,28 @@ XtLogAndApplyInsert(Relation index, XtHandle *handle, const double *lo, const do
 	struct
 	{
 		xl_xtree_insert head;
-		char		key[2 * XT_DIMS_MAX * sizeof(double)];
+		char		key[XT_PACKED_BYTES_MAX];
 	}			record;
 	const XtSpec *spec = &handle->spec;
-	int			bytes = 0;
+	uint32		bytes = 0;
 
 	if (RelationNeedsWAL(index))
 	{
-		char	   *key = (char *) &record.head + SizeOfXtreeInsert;
+		bool		point = spec->kind == XT_POINT;
 
 		record.head.node = index->rd_node;
 		record.head.block_hi = (uint16) (record_id >> 32);
 		record.head.block_lo = (uint16) (record_id >> 16);
 		record.head.offset = (uint16) record_id;
 		record.head.shape = 0;
+		record.head.packing = 0;
 		if (lo != NULL)
 		{
-			record.head.shape = spec->dims | (spec->kind == XT_POINT ? XL_SHAPE_POINT : 0) |
-				(spec->coord == XT_F32 ? XL_SHAPE_F32 : 0);
-			bytes = put_key(spec, lo, hi, key);
+			record.head.shape = spec->dims | (point ? XL_SHAPE_POINT : 0);
+			bytes = xt_pack_coords(lo, hi, spec->dims, point, record.key, &record.head.packing);
 		}
 		XLogBeginInsert();
+		StaticAssertStmt(sizeof(record.head) == SizeOfXtreeInsert, "the key follows");
 		XLogRegisterData((char *) &record, SizeOfXtreeInsert + bytes);
 	}
 	log_and_apply(index, handle, XLOG_XTREE_INSERT);
@@ -400,6 +339,26 @@ redo_begin(const RelFileNode *node, XLogRecPtr lsn)
 }
 
 static void
+say_malformed(XLogReaderState *record, XtError *error)
+{
+	error->code = XT_CORRUPTION;
+	snprintf(error->message, sizeof(error->message), "the WAL record at %X/%X is malformed",
+			 LSN_FORMAT_ARGS(record->ReadRecPtr));
+}
+
+/* The key of an insertion. False if the record has none of its shape. */
+static bool
+get_key(XLogReaderState *record, const xl_xtree_insert *head, double *lo, double *hi)
+{
+	int			dims = head->shape & XL_SHAPE_DIMS;
+
+	return dims <= XT_DIMS_MAX &&
+		xt_unpack_coords(XLogRecGetData(record) + SizeOfXtreeInsert,
+						 XLogRecGetDataLen(record) - SizeOfXtreeInsert, head->packing, dims,
+						 (head->shape & XL_SHAPE_POINT) != 0, lo, hi);
+}
+
+static void
 redo_insert(XLogReaderState *record)
 {
 	xl_xtree_insert head;
@@ -415,16 +374,17 @@ redo_insert(XLogReaderState *record)
 	if (handle == NULL)
 		return;
 	record_id = ((uint64) head.block_hi << 32) | ((uint64) head.block_lo << 16) | head.offset;
-	ok = get_key(head.shape, XLogRecGetData(record) + SizeOfXtreeInsert,
-				 XLogRecGetDataLen(record) - SizeOfXtreeInsert, lo, hi);
-	if (!ok || (head.shape != 0 && (head.shape & XL_SHAPE_DIMS) != handle->spec.dims))
+	ok = head.shape == 0 || get_key(record, &head, lo, hi);
+	if (!ok)
+		say_malformed(record, &error);
+	else if (head.shape != 0 && (head.shape & XL_SHAPE_DIMS) != handle->spec.dims)
 	{
+		ok = false;
 		error.code = XT_CORRUPTION;
 		snprintf(error.message, sizeof(error.message),
 				 "the WAL record at %X/%X has a key of %d dimensions, the index %d",
 				 LSN_FORMAT_ARGS(record->ReadRecPtr), head.shape & XL_SHAPE_DIMS,
 				 handle->spec.dims);
-		ok = false;
 	}
 	else
 	{
@@ -457,11 +417,7 @@ redo_delete(XLogReaderState *record)
 	if (head.dims > XT_DIMS_MAX || head.count > XT_DELETE_BATCH_MAX ||
 		XLogRecGetDataLen(record) != SizeOfXtreeDelete + 2 * head.dims * sizeof(double) +
 		head.count * XL_TID_BYTES)
-	{
-		error.code = XT_CORRUPTION;
-		snprintf(error.message, sizeof(error.message), "the WAL record at %X/%X is malformed",
-				 LSN_FORMAT_ARGS(record->ReadRecPtr));
-	}
+		say_malformed(record, &error);
 	else
 	{
 		memcpy(lo, p, head.dims * sizeof(double));
@@ -672,8 +628,7 @@ xtree_desc(StringInfo buf, XLogReaderState *record)
 								 ((uint32) head.block_hi << 16) | head.block_lo, head.offset);
 				if (head.shape == 0)
 					appendStringInfoString(buf, "; null");
-				else if (get_key(head.shape, data + SizeOfXtreeInsert,
-								 XLogRecGetDataLen(record) - SizeOfXtreeInsert, lo, hi))
+				else if (get_key(record, &head, lo, hi))
 					for (int d = 0; d < (head.shape & XL_SHAPE_DIMS); d++)
 						appendStringInfo(buf, "%s%g..%g", d == 0 ? "; key " : ", ", lo[d], hi[d]);
 				break;

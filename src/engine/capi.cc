@@ -10,6 +10,7 @@
 #include "io/mapping_guard.h"
 #include "tree/choose_subtree.h"
 #include "tree/kernels.h"
+#include "tree/packed_coords.h"
 
 using namespace xtree;        // NOLINT: this file is the boundary; its own names all begin with xt.
 using namespace xtree::capi;  // NOLINT
@@ -20,6 +21,7 @@ static_assert(XT_NEED_FORGET == static_cast<int>(Code::kNeedForget));
 static_assert(XT_NEED_MEMORY == static_cast<int>(Code::kNeedMemory));
 static_assert(XT_DIMS_MAX == kDimsMax && XT_TREES == kTrees && XT_LEVELS_MAX == kTreeLevelsMax);
 static_assert(XT_SCAN_BATCH_MIN == kScanBatchMin);
+static_assert(XT_PACKED_BYTES_MAX == kPackedBytesMax);
 static_assert(XT_SUPERBLOCKS == kSuperblockSlots);
 static_assert(XT_BLOCK_NUMBER_OFFSET == offsetof(BlockHeader, block_number));
 static_assert(XT_DELETE_BATCH_MAX == IndexDetails::kDeleteBatchMax);
@@ -284,6 +286,16 @@ void* xt_block_address(XtIndex* index, uint32_t block, XtError* error) noexcept 
 }
 
 // --- Changes.
+
+uint32_t xt_pack_coords(const double* lo, const double* hi, uint32_t dims, bool point, char* to,
+                        uint8_t* packing) noexcept {
+  return PackCoords(lo, hi, dims, point, reinterpret_cast<std::byte*>(to), packing);
+}
+
+bool xt_unpack_coords(const char* from, uint32_t bytes, uint8_t packing, uint32_t dims, bool point,
+                      double* lo, double* hi) noexcept {
+  return UnpackCoords(reinterpret_cast<const std::byte*>(from), bytes, packing, dims, point, lo, hi);
+}
 
 bool xt_prepare_insert(XtIndex* index, const double* lo, const double* hi, uint64_t record_id,
                        XtError* error) noexcept {

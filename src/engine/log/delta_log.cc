@@ -189,7 +189,7 @@ Status DeltaLog::OpenBlock() {
 
 namespace {
 uint32_t FrameBytes(uint32_t payload_bytes) {
-  return sizeof(LogFrame) + ((payload_bytes + 7) & ~7u);
+  return sizeof(LogFrame) + FilledPayload(payload_bytes);
 }
 }  // namespace
 
@@ -311,7 +311,8 @@ void DeltaLog::UnreserveShared(uint32_t payload_bytes) noexcept {
 }
 
 void DeltaLog::AppendShared(OpType type, uint32_t tree, const std::byte* payload,
-                            uint32_t payload_bytes, uint64_t lsn) noexcept {
+                            uint32_t payload_bytes, uint32_t reserved_bytes,
+                            uint64_t lsn) noexcept {
   if (!enabled_) return;
   LogShared* log = shared_;
   BlockHeader* block = CurrentBlock();
@@ -320,8 +321,8 @@ void DeltaLog::AppendShared(OpType type, uint32_t tree, const std::byte* payload
   {
     SpinLatch latch(&log->latch);
     log->latch_waits += latch.waited();
-    XT_ASSERT(log->reserved_bytes >= bytes);
-    log->reserved_bytes -= bytes;
+    XT_ASSERT(payload_bytes <= reserved_bytes && log->reserved_bytes >= FrameBytes(reserved_bytes));
+    log->reserved_bytes -= FrameBytes(reserved_bytes);
     LogFrame* frame = StartFrame(block, type, tree, bytes, lsn);
     std::memcpy(frame + 1, payload, payload_bytes);
     SealFrame(frame, bytes);

@@ -35,11 +35,13 @@ inline constexpr uint32_t kLogFirstBlocks = 8;      // The first reservation of 
 
 // On disk: DO NOT REORDER.
 enum class OpType : uint8_t {
-  kInsert = 1,  // u64 record id, key (coordinates as f64: lo[dims], and hi[dims] for boxes).
+  kInsert = 1,  // u64 record id | packing << kPackingShift, coordinates (tree/packed_coords.h).
   kDelete = 2,  // u32 count, u32 zero, bounding key (lo[dims], hi[dims]), count x u64 record id.
   kCommit = 3,  // Standalone: everything before it is committed. No payload; `lsn` is the log
                 // position that was known to be on disk when the frame was written.
 };
+
+inline constexpr uint32_t kPackingShift = 48;  // Above a record id.
 
 // On disk: DO NOT REORDER.
 struct LogFrame {
@@ -53,6 +55,8 @@ struct LogFrame {
 };
 static_assert(sizeof(LogFrame) == 24);
 
+// What a payload takes in its frame, whose length is a multiple of 8.
+inline constexpr uint32_t FilledPayload(uint32_t payload_bytes) { return (payload_bytes + 7) & ~7u; }
 // Payload bytes of the largest frame; a delete is split by its caller to fit.
 inline constexpr uint32_t kLogPayloadBytesMax = kBlockPayloadBytes - sizeof(LogFrame);
 
@@ -111,8 +115,9 @@ class DeltaLog {
   // come in. False: no block is open that has the room, which takes Reserve.
   bool ReserveShared(uint32_t payload_bytes);
   void UnreserveShared(uint32_t payload_bytes) noexcept;
+  // REQUIRES: payload_bytes <= reserved_bytes, which is what ReserveShared was called with.
   void AppendShared(OpType type, uint32_t tree, const std::byte* payload, uint32_t payload_bytes,
-                    uint64_t lsn) noexcept;
+                    uint32_t reserved_bytes, uint64_t lsn) noexcept;
   // The commit frame. REQUIRES: Reserve(0).
   void AppendCommit() noexcept;
 

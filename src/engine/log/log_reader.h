@@ -47,7 +47,7 @@ struct LogRecord {
   uint64_t mark;              // Where the frame starts, and
   uint64_t end_mark;          // where it ends.
   const std::byte* payload;   // In the mapping; valid while the reader lives.
-  uint32_t payload_bytes;
+  uint32_t payload_bytes;     // FilledPayload of what was appended.
 };
 
 class LogReader {

@@ -5,6 +5,7 @@
 
 #include "store/durable_internal.h"
 #include "store/durable_store.h"
+#include "tree/packed_coords.h"
 
 namespace xtree {
 
@@ -294,7 +295,7 @@ Status DurableStore::ReplayOne(const LogRecord& record) {
   if (record.tree >= kTrees || record.payload_bytes < sizeof(uint64_t)) return malformed();
   const KeySpec& spec = shared_->trees[record.tree].spec;
   const uint32_t corner = spec.dims * sizeof(double);
-  uint64_t first;  // The record id, or how many there are.
+  uint64_t first;  // The record id and its packing, or how many there are.
   std::memcpy(&first, record.payload, sizeof(first));
   const std::byte* corners = record.payload + sizeof(first);
   const uint64_t rest = record.payload_bytes - sizeof(first);
@@ -304,11 +305,14 @@ Status DurableStore::ReplayOne(const LogRecord& record) {
   bool staged = true;
   if (record.type == OpType::kInsert) {
     const bool point = spec.kind == KeyKind::kPoint;
-    if (rest != uint64_t{corner} * (point ? 1 : 2)) return malformed();
-    std::memcpy(key.lo, corners, corner);
-    std::memcpy(key.hi, point ? corners : corners + corner, corner);
-    if (first > kRecordIdMax || !IsOrderedKey(spec, key)) return malformed();
-    status = tree->PrepareInsert(key, first);
+    const auto packing = static_cast<uint8_t>(std::min<uint64_t>(first >> kPackingShift, 0xff));
+    const uint32_t packed = PackedBytes(packing, spec.dims, point);
+    if (record.payload_bytes != FilledPayload(sizeof(first) + packed) ||
+        !UnpackCoords(corners, packed, packing, spec.dims, point, key.lo, key.hi) ||
+        !IsOrderedKey(spec, key)) {
+      return malformed();
+    }
+    status = tree->PrepareInsert(key, first & kRecordIdMax);
   } else if (record.type == OpType::kDelete) {
     if (first > IndexDetails::kDeleteBatchMax ||
         rest != 2 * uint64_t{corner} + first * sizeof(uint64_t)) {

@@ -10,6 +10,7 @@
 
 #include "store/durable_internal.h"
 #include "store/rewound.h"
+#include "tree/packed_coords.h"
 
 namespace xtree {
 
@@ -136,9 +137,16 @@ std::byte* PutBytes(std::byte* to, const void* from, size_t bytes) {
   return to + bytes;
 }
 
-std::byte* PutCorner(std::byte* to, const double* corner, uint32_t dims) {
-  CopyCoords(to, corner, dims);
-  return to + dims * sizeof(double);
+constexpr uint32_t kInsertPayloadBytesMax = sizeof(uint64_t) + kPackedBytesMax;
+
+// The payload of an insertion's frame. Returns its length.
+uint32_t PutInsert(std::byte* to, const KeySpec& spec, const Key& key, uint64_t record_id) {
+  uint8_t packing;
+  const uint32_t bytes = PackCoords(key.lo, key.hi, spec.dims, spec.kind == KeyKind::kPoint,
+                                    to + sizeof(record_id), &packing);
+  const uint64_t word = record_id | uint64_t{packing} << kPackingShift;
+  PutBytes(to, &word, sizeof(word));
+  return bytes + static_cast<uint32_t>(sizeof(record_id));
 }
 
 }  // namespace
@@ -153,13 +161,9 @@ void DurableStore::AppendInsert(uint32_t tree, const KeySpec& spec, const Key& k
                                 uint64_t record_id, uint64_t lsn) noexcept {
   NoteApplied(shared_, lsn);
   if (!log_.enabled()) return;
-  const uint32_t corner = spec.dims * sizeof(double);
-  const uint32_t corners = spec.kind == KeyKind::kPoint ? 1 : 2;
-  std::byte* to =
-      log_.AppendBegin(OpType::kInsert, tree, sizeof(uint64_t) + corners * corner, lsn);
-  to = PutBytes(to, &record_id, sizeof(record_id));
-  to = PutCorner(to, key.lo, spec.dims);
-  if (corners == 2) PutCorner(to, key.hi, spec.dims);
+  std::byte payload[kInsertPayloadBytesMax];
+  const uint32_t bytes = PutInsert(payload, spec, key, record_id);
+  std::memcpy(log_.AppendBegin(OpType::kInsert, tree, bytes, lsn), payload, bytes);
   log_.AppendEnd();
   CountOperation();
 }
@@ -175,11 +179,9 @@ void DurableStore::UnreserveFrameShared(uint32_t payload_bytes) noexcept {
 void DurableStore::AppendInsertShared(uint32_t tree, const KeySpec& spec, const Key& key,
                                       uint64_t record_id, uint64_t lsn) noexcept {
   if (!log_.enabled()) return;
-  std::byte payload[sizeof(uint64_t) + 2 * kDimsMax * sizeof(double)];
-  std::byte* end = PutBytes(payload, &record_id, sizeof(record_id));
-  end = PutCorner(end, key.lo, spec.dims);
-  if (spec.kind != KeyKind::kPoint) end = PutCorner(end, key.hi, spec.dims);
-  log_.AppendShared(OpType::kInsert, tree, payload, static_cast<uint32_t>(end - payload), lsn);
+  std::byte payload[kInsertPayloadBytesMax];
+  const uint32_t bytes = PutInsert(payload, spec, key, record_id);
+  log_.AppendShared(OpType::kInsert, tree, payload, bytes, InsertPayloadBytes(spec), lsn);
   shared_->capture.ops_since_commit.fetch_add(1, std::memory_order_relaxed);
 }
 

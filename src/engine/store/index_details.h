@@ -47,7 +47,7 @@ class OperationLog {
 // null: the row's key is NULL. kInvalidArgument: no such record id, or a box with lo > hi.
 Status RouteRow(const IndexShared& shared, const Key* key, uint64_t record_id, uint32_t* tree,
                 Key* routed);
-// Of the log frame of an insertion.
+// Of the log frame of an insertion: at most.
 inline uint32_t InsertPayloadBytes(const KeySpec& spec) {
   const uint32_t corners = spec.kind == KeyKind::kPoint ? 1 : 2;
   return static_cast<uint32_t>(sizeof(uint64_t)) + corners * spec.dims * sizeof(double);

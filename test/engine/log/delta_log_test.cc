@@ -177,7 +177,7 @@ constexpr uint32_t kPayload = 40;
 void AppendShared(DeltaLog* log, uint64_t value, uint64_t lsn) {
   std::byte payload[kPayload] = {};
   std::memcpy(payload, &value, sizeof(value));
-  log->AppendShared(OpType::kInsert, 0, payload, kPayload, lsn);
+  log->AppendShared(OpType::kInsert, 0, payload, kPayload, kPayload, lsn);
 }
 
 TEST(DeltaLog, RoomIsReservedInTheOpenBlockOnly) {

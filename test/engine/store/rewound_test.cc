@@ -154,7 +154,7 @@ TEST_F(Rewound, AnEmptyLogProvesNothing) {
 TEST_F(Rewound, ALogWithAHoleIsNotWhole) {
   Create("a");
   // Into the third log segment.
-  Run("a", std::string(120, 'i'), 0);
+  Run("a", std::string(160, 'i'), 0);
   const uint64_t blocks = fs::file_size(Log("a")) / kBlockBytes;
   ASSERT_GT(blocks, 2 * kLogSegmentBlocks);
   Mix("a", "a");
