@@ -81,6 +81,24 @@ $node->stop('immediate');
 $node->start;
 index_equals_heap($node, 't', 'rebuilt, then stopped');
 
+# A record takes no more bytes than the digits of its key need, and gives back each bit.
+$node->safe_psql('postgres', 'CREATE TABLE k (b box, p point); CREATE INDEX k_b ON k USING xtree (b);
+	CREATE INDEX k_p ON k USING xtree (p); CHECKPOINT;');
+my $start_lsn = $node->lsn('insert');
+$node->safe_psql('postgres', "INSERT INTO k VALUES (box(point(-122.4194155, 37.7749295), point(179.9999999, 89)), point(0.1, -0.0000001)),
+	(box(point(1 / 3.0, 0), point(1, 1)), point(-0.1, 1 / 3.0)), (box(point(0.5, -0.25), point('Infinity', 3e38::float4)), point(-0.0, '-Infinity')),
+	(box(point(0.1, '-0'), point(0.2, 0.3)), point('-0', 0.1)), (box(point('NaN', 0), point(1, 1)), point('NaN', 'NaN')), (NULL, NULL)");
+my ($records) = run_command([ 'pg_waldump', '-p', $node->data_dir . '/pg_wal', '-s', $start_lsn, '-e', $node->lsn('flush'), '-r', 'custom158' ]);
+is(join(' ', $records =~ m{len \(rec/tot\): +(\d+)/}g), '62 54 78 62 62 54 78 62 62 54 46 46', 'the bytes of records');
+my $exact = "SET enable_seqscan = off; SET enable_bitmapscan = off; SELECT %s::text FROM k WHERE %s ORDER BY 1";
+my @asked = (sprintf($exact, 'b', "b && box '((-1000,-1000),(1000,1000))'"), sprintf($exact, 'p', "p <@ box '((-1000,-Infinity),(1000,1000))'"));
+$node->safe_psql('postgres', 'VACUUM k'); # For index-only scans.
+my @exactly = map { $node->safe_psql('postgres', $_) } @asked;
+$node->stop('immediate');
+$node->start;
+is($node->safe_psql('postgres', $asked[$_]), $exactly[$_], "answers of the index alone, $_") foreach 0 .. 1;
+is($node->safe_psql('postgres', 'SELECT xtree_check(oid, true) FROM pg_class WHERE relname ~ $$^k_$$'), "\n", 'keys of all kinds of digits');
+
 # Twice in a row: recovery itself leaves a state that recovers.
 $node->stop('immediate');
 $node->start;
