@@ -60,22 +60,18 @@ typedef struct VacuumState
 	/* What to delete next, the leaves that hold it, and a box around it. */
 	uint64		dead[XT_DELETE_BATCH_MAX];
 	uint32		dead_count;
+	uint16		slots[XT_DELETE_BATCH_MAX];	/* of each, in its leaf */
 	uint64		leaves[XT_DELETE_BATCH_MAX];
+	uint32		leaf_ends[XT_DELETE_BATCH_MAX];	/* of each leaf's, among the dead */
 	uint32		leaf_count;
 	double		bound_lo[XT_DIMS_MAX];
 	double		bound_hi[XT_DIMS_MAX];
 
 	/* The leaf just scanned. */
 	uint64		record_ids[BATCH_CAPACITY];
+	uint16		record_slots[BATCH_CAPACITY];	/* of those of them that are dead */
 	XtLeaf		leaf;
 } VacuumState;
-
-#define ST_SORT sort_record_ids
-#define ST_ELEMENT_TYPE uint64
-#define ST_COMPARE(a, b) (*(a) < *(b) ? -1 : *(a) > *(b))
-#define ST_SCOPE static
-#define ST_DEFINE
-#include "lib/sort_template.h"
 
 /* --- Which entries are dead ------------------------------------------------------------------- */
 /*
@@ -122,15 +118,16 @@ filter_bit(const DeadFilter *filter, uint64 record_id)
 			(record_id & 0xffff)) & filter->mask;
 }
 
+/* Without branches: which of a leaf's entries are dead cannot be foreseen. */
 static inline bool
 may_be_dead(const DeadFilter *filter, uint64 record_id)
 {
 	uint64		bit = filter_bit(filter, record_id);
 
 	/* Blocks before the first have huge numbers here. */
-	return (filter->words[bit / 64] >> (bit % 64) & 1) != 0 &&
-		(record_id >> 16) - filter->first_block < filter->blocks &&
-		(record_id & 0xffff) >> filter->stride_log2 == 0;
+	return (filter->words[bit / 64] >> (bit % 64) & 1) &
+		((record_id >> 16) - filter->first_block < filter->blocks) &
+		((record_id & 0xffff) >> filter->stride_log2 == 0);
 }
 
 static void
@@ -178,30 +175,39 @@ is_dead(VacuumState *state, uint64 record_id)
 	return state->callback(&tid, state->callback_state);
 }
 
-/* Moves the dead of the leaf's entries to the front; returns how many there are. */
+/* Moves the dead of the leaf's entries to the front, and notes which they were; returns how many there are. */
 static int
 pick_dead(VacuumState *state, int count)
 {
 	uint64	   *ids = state->record_ids;
+	uint16	   *slots = state->record_slots;
+	int			maybe = 0;
 	int			dead = 0;
 
 	if (state->filter.words != NULL)
 	{
+		const DeadFilter filter = state->filter;
+
 		for (int i = 0; i < count; i++)
 		{
 			uint64		record_id = ids[i];
 
-			ids[dead] = record_id;
-			dead += may_be_dead(&state->filter, record_id);
+			ids[maybe] = record_id;
+			slots[maybe] = i;
+			maybe += may_be_dead(&filter, record_id);
 		}
-		if (state->filter.exact)
-			return dead;
-		count = dead;
-		dead = 0;
+		if (filter.exact)
+			return maybe;
 	}
-	for (int i = 0; i < count; i++)
+	else
+		for (maybe = 0; maybe < count; maybe++)
+			slots[maybe] = maybe;
+	for (int i = 0; i < maybe; i++)
 		if (is_dead(state, ids[i]))
+		{
+			slots[dead] = slots[i];
 			ids[dead++] = ids[i];
+		}
 	return dead;
 }
 
@@ -211,17 +217,16 @@ delete_dead(VacuumState *state, uint32 tree)
 {
 	XtHandle   *handle = state->handle;
 	XtError		error;
+	XtLeafHint	hint = {state->leaves, state->leaf_ends, state->slots, state->leaf_count};
 	uint32		found = 0;
 	bool		prepared;
 
 	if (state->dead_count == 0)
 		return;
-	sort_record_ids(state->dead, state->dead_count);
 	XtLock(handle, LW_EXCLUSIVE);
 	do
 		prepared = xt_prepare_delete(handle->index, tree, state->bound_lo, state->bound_hi,
-									 state->dead, state->dead_count, state->leaves,
-									 state->leaf_count, &found, &error);
+									 state->dead, state->dead_count, &hint, &found, &error);
 	while (!prepared && XtProvideMemory(handle, &error));
 	if (!prepared)
 	{
@@ -264,8 +269,10 @@ add_dead(VacuumState *state, uint32 tree, int dims, int dead)
 			state->bound_hi[d] = first ? leaf->hi[d] : Max(state->bound_hi[d], leaf->hi[d]);
 		}
 		memcpy(state->dead + state->dead_count, state->record_ids + done, some * sizeof(uint64));
+		memcpy(state->slots + state->dead_count, state->record_slots + done, some * sizeof(uint16));
 		state->dead_count += some;
-		state->leaves[state->leaf_count++] = leaf->id;
+		state->leaves[state->leaf_count] = leaf->id;
+		state->leaf_ends[state->leaf_count++] = state->dead_count;
 		done += some;
 		if (done < dead)
 			delete_dead(state, tree);

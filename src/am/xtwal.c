@@ -430,7 +430,7 @@ redo_delete(XLogReaderState *record)
 			memcpy(&record_ids[i], p, XL_TID_BYTES);
 		}
 		do
-			ok = xt_prepare_delete(handle->index, head.tree, lo, hi, record_ids, head.count, NULL, 0,
+			ok = xt_prepare_delete(handle->index, head.tree, lo, hi, record_ids, head.count, NULL,
 								   &found, &error);
 		while (!ok && XtProvideMemory(handle, &error));
 	}

@@ -331,8 +331,8 @@ bool xt_may_insert_shared_again(const XtIndex* index) noexcept {
 }
 
 bool xt_prepare_delete(XtIndex* index, uint32_t tree, const double* lo, const double* hi,
-                       const uint64_t* record_ids, uint32_t count, const uint64_t* leaves,
-                       uint32_t leaf_count, uint32_t* found, XtError* error) noexcept {
+                       const uint64_t* record_ids, uint32_t count, const XtLeafHint* hint,
+                       uint32_t* found, XtError* error) noexcept {
   return GuardFiles(index, OnFault::kBreak, error, [&] {
     XT_RETURN_IF_ERROR(Usable(index));
     if (tree >= kTrees || count > IndexDetails::kDeleteBatchMax) {
@@ -343,8 +343,10 @@ bool xt_prepare_delete(XtIndex* index, uint32_t tree, const double* lo, const do
       bound.lo[d] = lo[d];
       bound.hi[d] = hi[d];
     }
-    return index->store.details()->PrepareDelete(tree, bound, record_ids, count, found,
-                                                 LeafHint{leaves, leaf_count});
+    const LeafHint leaves = hint == nullptr
+                                ? LeafHint{}
+                                : LeafHint{hint->leaves, hint->count, hint->ends, hint->slots};
+    return index->store.details()->PrepareDelete(tree, bound, record_ids, count, found, leaves);
   });
 }
 

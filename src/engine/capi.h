@@ -230,12 +230,21 @@ XT_API bool xt_may_insert_shared_again(const XtIndex *index) XT_NOEXCEPT;
 XT_API bool xt_take_shared_turn(XtIndex *index) XT_NOEXCEPT;
 /* For who had to wait for W to insert. */
 XT_API void xt_note_lock_wait(XtIndex *index) XT_NOEXCEPT;
-/* W. Deletes the entries with these record ids (sorted) whose keys lie within lo..hi. Borrows
- * `record_ids` until apply. `found`: how many apply will remove; 0: nothing to apply. `leaves`: where
- * xt_scan_leaf has seen them, or NULL; if they are there no more, they are looked for everywhere. */
+/* Where xt_scan_leaf has seen the record ids of a deletion, which are in the order of these leaves: those of
+ * leaf l end before ends[l], and record id i was the one that it gave as number slots[i]. */
+typedef struct XtLeafHint
+{
+	const uint64_t *leaves;
+	const uint32_t *ends;
+	const uint16_t *slots;
+	uint32_t	count;			/* of leaves */
+} XtLeafHint;
+/* W. Deletes the entries with these record ids whose keys lie within lo..hi. Borrows `record_ids` until
+ * apply. `found`: how many apply will remove; 0: nothing to apply. `hint`: or NULL; if they are there no
+ * more, they are looked for everywhere. */
 XT_API bool xt_prepare_delete(XtIndex *index, uint32_t tree, const double *lo, const double *hi,
-							  const uint64_t *record_ids, uint32_t count, const uint64_t *leaves,
-							  uint32_t leaf_count, uint32_t *found, XtError *error) XT_NOEXCEPT;
+							  const uint64_t *record_ids, uint32_t count, const XtLeafHint *hint,
+							  uint32_t *found, XtError *error) XT_NOEXCEPT;
 /* W, or shared after xt_prepare_insert_shared. Appends the log frame with this end LSN (0: none) and
  * publishes. */
 XT_API void xt_apply(XtIndex *index, uint64_t lsn) XT_NOEXCEPT;

@@ -309,7 +309,7 @@ TEST_F(CapiFaultTest, AWalkBesideChangesFindsNothingWrong) {
           const double all_lo[2] = {-INFINITY, -INFINITY}, all_hi[2] = {INFINITY, INFINITY};
           uint32_t found = 0;
           ASSERT_TRUE(host.Repeat([&] {
-            return xt_prepare_delete(host.index_, XT_TREE_MAIN, all_lo, all_hi, &id, 1, nullptr, 0, &found,
+            return xt_prepare_delete(host.index_, XT_TREE_MAIN, all_lo, all_hi, &id, 1, nullptr, &found,
                                      &host.error_);
           }));
           if (found > 0) xt_apply(host.index_, ++lsn);

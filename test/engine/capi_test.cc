@@ -141,7 +141,7 @@ TEST_F(CapiTest, DeletionsAreReplayedToo) {
     uint32_t found = 0;
     ASSERT_TRUE(host.Repeat([&] {
       return xt_prepare_delete(host.index_, XT_TREE_MAIN, all_lo, all_hi, dead.data(),
-                               dead.size(), nullptr, 0, &found, &host.error_);
+                               dead.size(), nullptr, &found, &host.error_);
     })) << host.error_.message;
     EXPECT_EQ(found, 500u);
     xt_apply(host.index_, ++lsn);

@@ -322,7 +322,6 @@ Status DurableStore::ReplayOne(const LogRecord& record) {
     std::memcpy(key.hi, corners + corner, corner);
     uint32_t found = 0;
     const auto* ids = reinterpret_cast<const uint64_t*>(corners + 2 * corner);
-    if (!std::is_sorted(ids, ids + first)) return malformed();
     status = tree->PrepareDelete(key, ids, static_cast<uint32_t>(first), &found);
     staged = found != 0;
   } else {

@@ -1,6 +1,5 @@
 #include "store/index_details.h"
 
-#include <algorithm>
 #include <cstring>
 
 namespace xtree {
@@ -93,9 +92,6 @@ Status IndexDetails::PrepareDelete(uint32_t tree, const Key& bound, const uint64
   if (count < 1 || count > kDeleteBatchMax) {
     return Status::InvalidArgument("a deletion cannot have %u record ids (1 to %u)", count,
                                    kDeleteBatchMax);
-  }
-  if (!std::is_sorted(record_ids, record_ids + count)) {
-    return Status::InvalidArgument("the record ids of a deletion are not in ascending order");
   }
   pending_.tree = tree;
   pending_.is_delete = true;

@@ -59,7 +59,7 @@ class IndexDetails {
 
   // `key` null: the row's key is NULL. kInvalidArgument: no such record id, or a box with lo > hi.
   Status PrepareInsert(const Key* key, uint64_t record_id);
-  // REQUIRES: 1 <= count <= kDeleteBatchMax. Borrows record_ids (sorted) until Apply or Discard.
+  // REQUIRES: 1 <= count <= kDeleteBatchMax. Borrows record_ids (in any order) until Apply or Discard.
   // In kTreeNull the keys are NullTreeKey values. If `found` is 0 there is nothing to apply, and nothing to discard.
   Status PrepareDelete(uint32_t tree, const Key& bound, const uint64_t* record_ids, uint32_t count,
                        uint32_t* found, LeafHint hint = {});

@@ -87,10 +87,11 @@ void IdFilter::Build(const uint64_t* ids, uint32_t count) {
 Status TreeDeletion::Prepare(const Key& bound, const uint64_t* record_ids, uint32_t count,
                              LeafHint hint, uint32_t* found) {
   const uint32_t dims = change_.spec().dims;
-  XT_ASSERT(std::is_sorted(record_ids, record_ids + count));
   record_ids_ = record_ids;
   record_count_ = count;
-  filter_.Build(record_ids, count);
+  searchable_ = false;
+  hint_ = hint;
+  XT_ASSERT(hint.slots == nullptr || hint.count == 0 || hint.ends[hint.count - 1] == count);
   for (uint32_t d = 0; d < dims; ++d) {
     const bool nan = std::isnan(bound.lo[d]) || std::isnan(bound.hi[d]);
     bound_lo_[d] = nan ? -kInfinity : bound.lo[d];
@@ -102,7 +103,7 @@ Status TreeDeletion::Prepare(const Key& bound, const uint64_t* record_ids, uint3
   if (!root.valid() || count == 0) return Status::Ok();
 
   XT_ASSIGN_OR_RETURN(const NodeRef ref, change_.Find(root, -1));
-  XT_ASSIGN_OR_RETURN(const std::unique_ptr<Draft> draft, DraftTree(ref, hint));
+  XT_ASSIGN_OR_RETURN(const std::unique_ptr<Draft> draft, DraftTree(ref));
   if (draft == nullptr) return Status::Ok();
   XT_RETURN_IF_ERROR(ShrinkRoot(draft.get()));
   XT_RETURN_IF_ERROR(Stage(*draft));
@@ -113,11 +114,11 @@ Status TreeDeletion::Prepare(const Key& bound, const uint64_t* record_ids, uint3
 }
 
 // Null: nothing is deleted.
-Result<std::unique_ptr<TreeDeletion::Draft>> TreeDeletion::DraftTree(const NodeRef& root,
-                                                                     LeafHint hint) {
-  leaf_filter_.Build(hint.leaves, hint.count);
-  for (hinted_ = hint.count != 0;; hinted_ = false) {
+Result<std::unique_ptr<TreeDeletion::Draft>> TreeDeletion::DraftTree(const NodeRef& root) {
+  leaf_filter_.Build(hint_.leaves, hint_.count);
+  for (hinted_ = hint_.count != 0;; hinted_ = false) {
     found_ = 0;
+    next_hint_ = 0;
     freed_.clear();
     XT_ASSIGN_OR_RETURN(std::unique_ptr<Draft> draft, DraftNode(root));
     // Others may have moved some entries since they were seen. What is drafted is only memory.
@@ -159,6 +160,49 @@ bool TreeDeletion::IsInBound(const NodeLayout& layout, const double* lo, const d
   return true;
 }
 
+void TreeDeletion::PrepareSearch() {
+  if (searchable_) return;
+  searchable_ = true;
+  sorted_.assign(record_ids_, record_ids_ + record_count_);
+  if (!std::is_sorted(sorted_.begin(), sorted_.end())) std::sort(sorted_.begin(), sorted_.end());
+  filter_.Build(record_ids_, record_count_);
+}
+
+// Notes in the draft that an entry goes.
+inline void TreeDeletion::Remove(uint32_t entry, const double* lo, const double* hi,
+                                 const Interior& interior, Draft* draft) {
+  draft->removed.set(entry);
+  draft->shrinks = draft->shrinks || !interior.Contains(draft->layout->dims, lo, hi);
+}
+
+// Removes the entries that the hint names, where it names them: true if all are there.
+bool TreeDeletion::RemoveWhereSeen(const NodeRef& leaf, uint32_t count, const Interior& interior,
+                                   Draft* draft) {
+  if (hint_.slots == nullptr) return false;
+  const auto is_leaf = [&](uint32_t i) { return hint_.leaves[i] == leaf.id.value; };
+  uint32_t l = next_hint_;
+  if (l >= hint_.count || !is_leaf(l)) {
+    for (l = 0; l < hint_.count && !is_leaf(l);) ++l;
+    if (l == hint_.count) return false;
+  }
+  next_hint_ = l + 1;
+  const NodeLayout& layout = *draft->layout;
+  for (uint32_t i = l == 0 ? 0 : hint_.ends[l - 1]; i < hint_.ends[l]; ++i) {
+    const uint32_t entry = hint_.slots[i];
+    double lo[kDimsMax], hi[kDimsMax];
+    const bool there = entry < count && layout.Id(leaf.node, entry) == record_ids_[i] &&
+                       !draft->removed[entry];
+    if (there) layout.ReadKey(leaf.node, entry, lo, hi);
+    if (XT_UNLIKELY(!there || !IsInBound(layout, lo, hi))) {
+      draft->removed.reset();
+      draft->shrinks = false;
+      return false;
+    }
+    Remove(entry, lo, hi, interior, draft);
+  }
+  return true;
+}
+
 // Notes in the draft which of the leaf's entries [first, end) go. They lie in one group.
 void TreeDeletion::RemoveFrom(const NodeRef& leaf, uint32_t first, uint32_t end,
                               const Interior& interior, Draft* draft) {
@@ -172,12 +216,11 @@ void TreeDeletion::RemoveFrom(const NodeRef& leaf, uint32_t first, uint32_t end,
     const uint32_t lane = e - first;
     const uint64_t id = uint64_t{LoadRelaxed(high + lane)} << 32 | LoadRelaxed(low + lane);
     if (XT_LIKELY(!filter_.MayContain(id))) continue;
-    if (!std::binary_search(record_ids_, record_ids_ + record_count_, id)) continue;
+    if (!std::binary_search(sorted_.begin(), sorted_.end(), id)) continue;
     double lo[kDimsMax], hi[kDimsMax];
     layout.ReadKey(leaf.node, e, lo, hi);
     if (!IsInBound(layout, lo, hi)) continue;
-    draft->removed.set(e);
-    draft->shrinks = draft->shrinks || !interior.Contains(layout.dims, lo, hi);
+    Remove(e, lo, hi, interior, draft);
   }
 }
 
@@ -189,8 +232,11 @@ Result<std::unique_ptr<TreeDeletion::Draft>> TreeDeletion::DraftLeaf(const NodeR
   }
   auto draft = std::make_unique<Draft>(layout, ref);
   const Interior interior(layout.dims, layout.Bounds(ref.node));
-  for (uint32_t e = 0; e < count; e += layout.group_size) {
-    RemoveFrom(ref, e, std::min(e + layout.group_size, count), interior, draft.get());
+  if (!hinted_ || !RemoveWhereSeen(ref, count, interior, draft.get())) {
+    PrepareSearch();
+    for (uint32_t e = 0; e < count; e += layout.group_size) {
+      RemoveFrom(ref, e, std::min(e + layout.group_size, count), interior, draft.get());
+    }
   }
   const uint32_t found = static_cast<uint32_t>(draft->removed.count());
   if (found == 0) return std::unique_ptr<Draft>();

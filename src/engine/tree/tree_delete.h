@@ -55,15 +55,20 @@ class TreeDeletion {
   struct Draft;
   struct Interior;
 
-  Result<std::unique_ptr<Draft>> DraftTree(const NodeRef& root, LeafHint hint);
+  Result<std::unique_ptr<Draft>> DraftTree(const NodeRef& root);
   Result<std::unique_ptr<Draft>> DraftNode(const NodeRef& ref);
   Result<std::unique_ptr<Draft>> DraftLeaf(const NodeRef& ref);
   Result<std::unique_ptr<Draft>> DraftInner(const NodeRef& ref);
   // What takes the entries of nodes of both layouts.
   const NodeLayout& Common(const NodeLayout& a, const NodeLayout& b) const;
   bool IsInBound(const NodeLayout& layout, const double* lo, const double* hi) const;
+  void PrepareSearch();
   void RemoveFrom(const NodeRef& leaf, uint32_t first, uint32_t end, const Interior& interior,
                   Draft* draft);
+  bool RemoveWhereSeen(const NodeRef& leaf, uint32_t count, const Interior& interior,
+                       Draft* draft);
+  void Remove(uint32_t entry, const double* lo, const double* hi, const Interior& interior,
+              Draft* draft);
   uint32_t Size(const Draft& draft) const;
   bool IsUnderfull(const Draft& draft) const;
   Box32 Bounds(const Draft& draft) const;
@@ -85,9 +90,14 @@ class TreeDeletion {
   Box32 bound_box_;
   const uint64_t* record_ids_ = nullptr;
   uint32_t record_count_ = 0;
-  IdFilter filter_;       // Of record_ids_.
-  IdFilter leaf_filter_;  // Of the leaves to look at, if
+  LeafHint hint_;
+  uint32_t next_hint_ = 0;  // Leaves are met in the order of the hint, unless others have changed it.
+  IdFilter leaf_filter_;    // Of the leaves to look at, if
   bool hinted_ = false;
+  // For looking the record ids up: made when that is needed.
+  bool searchable_ = false;
+  std::vector<uint64_t> sorted_;
+  IdFilter filter_;
   uint32_t found_ = 0;
   std::vector<NodeRef> freed_;
 };

@@ -19,11 +19,15 @@
 
 namespace xtree {
 
-// Where the entries to be deleted were seen last: NodeIDs of leaves. Only a hint: if not all are there
-// any more, they are looked for wherever the bound allows.
+// Where the entries to be deleted were seen last: NodeIDs of leaves, and maybe their numbers there. Only
+// a hint: if not all are there any more, they are looked for wherever the bound allows.
 struct LeafHint {
   const uint64_t* leaves = nullptr;
   uint32_t count = 0;
+  // Null, or: the record ids are in the order of the leaves, those of leaf l end before ends[l], and
+  // record id i was entry slots[i] of its leaf.
+  const uint32_t* ends = nullptr;
+  const uint16_t* slots = nullptr;
 };
 
 class XTree {
@@ -39,7 +43,7 @@ class XTree {
   // Chooses the path, builds whatever new versions the insertion needs (copies of captured nodes,
   // splits, supernodes), and remembers the in-place edits.
   Status PrepareInsert(const Key& key, uint64_t record_id);
-  // Deletes the entries whose record id is in `record_ids` (sorted ascending) and whose key lies in
+  // Deletes the entries whose record id is in `record_ids` (in any order) and whose key lies in
   // `bound`; entries that are not there are ignored. Merges or removes underfull nodes. `found` is
   // the number that Apply will remove; 0 stages nothing.
   Status PrepareDelete(const Key& bound, const uint64_t* record_ids, uint32_t count,
