@@ -2,15 +2,16 @@
 # leaves its logs in $CHECK, names what failed, and sets suite_passed and suite_failed.
 
 # The programs with threads in them, and those tests of them that have any where the others would take
-# long; ThreadSanitizer has nothing to say about the rest. The longest come first.
+# long; ThreadSanitizer has nothing to say about the rest.
 GTESTS_CONCURRENT="store_test tree_test segment_test io_test object_test stress_test scale_test"
 TREE_TESTS_CONCURRENT="*Concurren*:*Thread*:*Beside*:BulkLoader.*"
 
-# run_gtests NAME SANITIZER [PROGRAMS]: builds the engine's tests (default: all) and runs them, as many
-# at a time as there are processors. GTEST_SHARDS: each in so many parts; GTEST_SECONDS: at most so long.
+# run_gtests NAME SANITIZER [PROGRAMS]: builds the engine's tests (default: all) and runs them, each in
+# GTEST_SHARDS parts, one more at a time than there are processors, since some wait for the disk. The largest, which
+# take longest, come first. GTEST_SECONDS: at most so long.
 run_gtests() {
 	local dir=$BUILD/test-$1 log=$CHECK/gtest-$1 generator= targets= programs program
-	local shards=${GTEST_SHARDS:-1} own_mounts=
+	local shards=${GTEST_SHARDS:-2} own_mounts=
 	local -a launcher=()
 	mkdir -p "$log"
 	command -v ninja >/dev/null && generator="-G Ninja"
@@ -30,12 +31,12 @@ run_gtests() {
 	if in_own_mounts true 2>/dev/null; then own_mounts="unshare -U -r -m"; fi
 	programs=${3:-$(cd "$dir" && ctest -N 2>/dev/null | sed -n 's/^ *Test *#[0-9]*: //p')}
 	# shellcheck disable=SC2086
-	for program in $programs; do
+	for program in $(cd "$dir" && ls -S $programs); do
 		if [ "$shards" = 1 ]; then echo "$program"; else seq -f "$program.%.0f" 0 $((shards - 1)); fi
 	done | (cd "$dir" && ASAN_OPTIONS=detect_stack_use_after_return=0 \
 		TSAN_OPTIONS="halt_on_error=0 second_deadlock_stack=1" GTEST_TOTAL_SHARDS=$shards \
 		TREE_FILTER="${3:+$TREE_TESTS_CONCURRENT}" IO_MOUNTS="$own_mounts" \
-		xargs -P "$JOBS" -I{} sh -c \
+		xargs -P $((JOBS + 1)) -I{} sh -c \
 		'log=$1 seconds=$2 run={}; shift 2; [ "${run#*.}" = "$run" ] || export GTEST_SHARD_INDEX="${run#*.}"
 		[ -n "${GTEST_SHARD_INDEX:-}" ] || unset GTEST_TOTAL_SHARDS
 		[ "${run%.*}" != tree_test ] || export GTEST_FILTER="${TREE_FILTER:-*}"

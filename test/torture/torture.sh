@@ -69,11 +69,11 @@ show_counts() { sed -n "s/^ *\(.*$1.*\)/   \1/p" "$CHECK"/gtest-"$2"/*.log 2>/de
 part_stress() {
 	local records=${TORTURE_RECORDS:-$(scaled 5000000)}
 	begin "the engine's stress test with $records records"
-	XTREE_STRESS_RECORDS=$records run_gtests stress "" stress_test
+	XTREE_STRESS_RECORDS=$records GTEST_SHARDS=1 run_gtests stress "" stress_test
 	grep -hv '^\[\|^$\|^Running\|^Note' "$CHECK"/gtest-stress/stress_test.log 2>/dev/null | sed 's/^/   /'
 	end
 	begin "1,200 indexes with 100,800 segments in one process"
-	XTREE_SCALE_INDEXES=1200 run_gtests scale "" scale_test
+	XTREE_SCALE_INDEXES=1200 GTEST_SHARDS=1 run_gtests scale "" scale_test
 	grep -h '^  ' "$CHECK"/gtest-scale/scale_test.log 2>/dev/null | sed 's/^ */   /'
 	end
 }

@@ -244,9 +244,9 @@ TEST_F(UnsavedTest, WriteThatFailsIsMadeGoodByTheNextCheckpoint) {
     FailingFiles& files = files_;
     ASSERT_NO_FATAL_FAILURE(Start(64u << 20, false, &files));
     ASSERT_NO_FATAL_FAILURE(CreateAll());
-    ASSERT_NO_FATAL_FAILURE(Change(0, 3000, 0));
+    ASSERT_NO_FATAL_FAILURE(Change(0, 1200, 0));
     ASSERT_TRUE(At(0)->Checkpoint().ok());
-    ASSERT_NO_FATAL_FAILURE(Change(0, 1500, 500));
+    ASSERT_NO_FATAL_FAILURE(Change(0, 600, 200));
     ASSERT_TRUE(At(0)->Commit().ok());
     files.writes_until_failure = at;
     const uint64_t before = files.writes;
@@ -255,7 +255,7 @@ TEST_F(UnsavedTest, WriteThatFailsIsMadeGoodByTheNextCheckpoint) {
     files.writes_until_failure = UINT64_MAX;
     ASSERT_NO_FATAL_FAILURE(Compare(At(0), 0));
     ASSERT_NO_FATAL_FAILURE(CompareCopy(0));
-    ASSERT_NO_FATAL_FAILURE(Change(0, 500, 500));
+    ASSERT_NO_FATAL_FAILURE(Change(0, 200, 200));
     ASSERT_TRUE(At(0)->Commit().ok());
     // A superblock that could not be written leaves open which capture the disk names: no more folds.
     const Status again = At(0)->Checkpoint();
