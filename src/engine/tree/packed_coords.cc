@@ -4,14 +4,19 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 namespace xtree {
 namespace {
 
+// Numbers that are subnormal as f32 stay f64: where a library has set the processor to take subnormal ones
+// for zero, as -ffast-math does, they would be read as zeros.
 bool PackF32(const double* from, uint32_t count, std::byte* to) {
+  constexpr float kNormalMin = std::numeric_limits<float>::min();
   for (uint32_t i = 0; i < count; ++i) {
     const float narrow = static_cast<float>(from[i]);
     if (std::bit_cast<uint64_t>(double{narrow}) != std::bit_cast<uint64_t>(from[i])) return false;
+    if (std::fabs(narrow) < kNormalMin && narrow != 0) return false;
     std::memcpy(to + i * sizeof(narrow), &narrow, sizeof(narrow));
   }
   return true;

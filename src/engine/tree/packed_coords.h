@@ -1,7 +1,7 @@
 // Packed coordinates: how logs write a key, in as few bytes as give each number back to the bit.
 //
-// All numbers of a key are written in one way, which takes a byte beside them: as f32 if none loses anything,
-// as the integers of one decimal scale (tree/decimal.h), or as they are.
+// All numbers of a key are written in one way, which takes a byte beside them: as f32 if none loses anything
+// or is subnormal there, as the integers of one decimal scale (tree/decimal.h), or as they are.
 //
 // Threads: functions of their arguments alone.
 #pragma once

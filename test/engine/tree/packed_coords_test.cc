@@ -5,9 +5,14 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <cstring>
 #include <limits>
 #include <random>
 #include <vector>
+
+#ifdef __SSE2__
+#include <xmmintrin.h>
+#endif
 
 namespace xtree {
 namespace {
@@ -83,6 +88,31 @@ TEST_F(PackedCoords, OfFewDigitsTakeHalfTheBytes) {
   EXPECT_EQ(PackedBytes(kPackedDecimal, 2, false), 16u);
   EXPECT_EQ(PackedBytes(kPackedF64, 2, true), 16u);
 }
+
+#ifdef __SSE2__
+// A library that was built with -ffast-math does this to the thread that loads it.
+TEST_F(PackedCoords, ComeBackToTheBitWhereSubnormalNumbersAreTakenForZero) {
+  const Key tiny{{1e-40f, 5e-324, 0.5}, {std::numeric_limits<float>::denorm_min(), 1, 1}};
+  const unsigned before = _mm_getcsr();
+  for (const bool flushed_too : {false, true}) {
+    for (const uint32_t dims : {1u, 3u}) {
+      std::byte bytes[kPackedBytesMax];
+      uint8_t packing;
+      Key back;
+      if (flushed_too) _mm_setcsr(before | 0x8040);
+      const uint32_t length = PackCoords(tiny.lo, tiny.hi, dims, false, bytes, &packing);
+      _mm_setcsr(before | 0x8040);
+      const bool read = UnpackCoords(bytes, length, packing, dims, false, back.lo, back.hi);
+      _mm_setcsr(before);
+      EXPECT_TRUE(read);
+      EXPECT_EQ(std::memcmp(back.lo, tiny.lo, dims * sizeof(double)), 0);
+      EXPECT_EQ(std::memcmp(back.hi, tiny.hi, dims * sizeof(double)), 0);
+    }
+  }
+  const Key zeros{{0.0, -0.0, 0.5}, {0.0, -0.0, 1}};
+  EXPECT_EQ(RoundTrip(zeros, 3, false), kPackedF32);
+}
+#endif
 
 TEST_F(PackedCoords, OfOtherLengthsOrKindsAreRefused) {
   const std::byte bytes[kPackedBytesMax + 8] = {};
