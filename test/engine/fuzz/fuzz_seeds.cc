@@ -33,12 +33,15 @@ Key SeedKey(uint64_t id, const KeySpec& spec, bool fine = false) {
   Key key{};
   SimRandom random(id);
   fine = fine && random.Coin();
+  // Logs pack eighths as f32, tenths as decimals.
+  const double unit = spec.coord == CoordType::kF64 && id % 2 == 0 ? 10 : 8;
   for (uint32_t d = 0; d < spec.dims; ++d) {
-    key.lo[d] = static_cast<double>(random.Below(1'000'000)) / 8;
+    double lo = static_cast<double>(random.Below(1'000'000));
     // Apart, so that some leaves have none of them; in the middle both meet.
-    if (fine) key.lo[d] = 100'000 + key.lo[d] / 7;
-    key.hi[d] = spec.kind == KeyKind::kPoint ? key.lo[d]
-                                             : key.lo[d] + static_cast<double>(random.Below(100));
+    if (fine) lo = 800'000 + lo / 7;
+    const double hi = spec.kind == KeyKind::kPoint ? lo : lo + unit * static_cast<double>(random.Below(100));
+    key.lo[d] = lo / unit;
+    key.hi[d] = hi / unit;
   }
   return key;
 }

@@ -8,10 +8,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <map>
 #include <memory>
 #include <random>
+#include <tuple>
 
+#include "store/shared_insertion.h"
 #include "support/epochs.h"
 #include "testing/sim_file_system.h"
 #include "tree/checker.h"
@@ -214,6 +218,81 @@ TEST(DurableStore, AFullDiskFailsAFoldThatLaterSucceeds) {
   ASSERT_TRUE(status.ok()) << status.message();
   ASSERT_TRUE(s.Crash(9).ok());
   EXPECT_EQ(s.Everything(), Range(0, 2000));
+}
+
+// Numbers of every kind that logs pack in their own way, and keys of several kinds at once.
+double OfKind(uint64_t kind, SimRandom* random) {
+  static constexpr double kOdd[] = {0.0, -0.0, HUGE_VAL, -HUGE_VAL, 5e-324, 1e-40f, 2147483646, -2147483648.0, 1e300};
+  switch (kind) {
+    case 0: return static_cast<double>(random->Below(1000)) / 8;
+    case 1: return (static_cast<double>(random->Below(3'600'000'000)) - 1.8e9) / 1e7;
+    case 2: return static_cast<double>(random->Below(1000)) / 7;
+    default: return kOdd[random->Below(std::size(kOdd))];
+  }
+}
+
+TEST(DurableStore, TheLogGivesKeysBackToTheBit) {
+  const KeySpec specs[] = {{1, CoordType::kF64, KeyKind::kPoint}, {2, CoordType::kF64, KeyKind::kBox},
+                           {3, CoordType::kF64, KeyKind::kPoint}, {3, CoordType::kF32, KeyKind::kPoint},
+                           {1, CoordType::kF32, KeyKind::kBox}, {kDimsMax, CoordType::kF64, KeyKind::kBox}};
+  for (const KeySpec& spec : specs) {
+    SCOPED_TRACE(testing::Message() << int{spec.dims} << " dimensions, kind " << static_cast<int>(spec.kind)
+                                    << ", coordinates " << static_cast<int>(spec.coord));
+    Standalone s;
+    IndexOptions options;
+    options.spec = spec;
+    ASSERT_TRUE(s.Create(options).ok());
+    SimRandom random(spec.dims);
+    std::map<uint64_t, Key> expected;
+    uint64_t beside = 0;
+    for (uint64_t i = 0; i < 600; ++i) {
+      const uint64_t id = i % 2 == 0 ? i : kRecordIdMax - i;
+      Key key;
+      for (uint32_t d = 0; d < kDimsMax; ++d) key.lo[d] = key.hi[d] = NAN;  // Nobody reads it.
+      for (uint32_t d = 0; d < spec.dims; ++d) {
+        const auto draw = [&] {
+          const double x = OfKind(i % 5 == 4 ? random.Below(4) : i % 5, &random);
+          return spec.coord == CoordType::kF32 ? double{static_cast<float>(x)} : x;
+        };
+        key.lo[d] = draw();
+        if (spec.kind == KeyKind::kBox) std::tie(key.lo[d], key.hi[d]) = std::minmax({key.lo[d], draw()});
+      }
+      SharedInsertion insertion(s.store.get(), s.store.get());
+      ASSERT_TRUE(insertion.Prepare(&key, id).ok());
+      if (insertion.prepared()) {
+        insertion.Apply(0);
+        ++beside;
+      } else {
+        ASSERT_TRUE(s.store->details()->PrepareInsert(&key, id).ok());
+        s.store->details()->Apply(0);
+      }
+      expected[id] = key;
+    }
+    EXPECT_GT(beside, 300u);
+    EXPECT_EQ(s.shared->log.reserved_bytes, 0u);
+    ASSERT_TRUE(s.Commit().ok());
+    ASSERT_TRUE(s.Crash(1).ok());
+    WindowScan scan(s.store.get());
+    EpochReader reader(s.epochs.get(), 0);
+    ASSERT_TRUE(scan.Begin(&reader, kTreeMain, Predicate::All()).ok());
+    std::vector<uint64_t> ids(kScanBatchMin);
+    std::vector<double> lo(kScanBatchMin * spec.dims), hi(lo.size());
+    for (uint32_t count = 1; count > 0;) {
+      ASSERT_TRUE(scan.Next(ids.data(), lo.data(), hi.data(), kScanBatchMin, false, &count).ok());
+      for (uint32_t i = 0; i < count; ++i) {
+        const auto found = expected.find(ids[i]);
+        ASSERT_NE(found, expected.end()) << ids[i];
+        const Key& key = found->second;
+        const double* corner = spec.kind == KeyKind::kPoint ? key.lo : key.hi;
+        EXPECT_EQ(std::memcmp(&lo[i * spec.dims], key.lo, spec.dims * sizeof(double)), 0) << ids[i];
+        EXPECT_EQ(std::memcmp(&hi[i * spec.dims], corner, spec.dims * sizeof(double)), 0) << ids[i];
+        expected.erase(found);
+      }
+    }
+    EXPECT_TRUE(expected.empty());
+    scan.End();
+    s.ExpectSound();
+  }
 }
 
 TEST(DurableStore, UncommittedOperationsKeepAFoldWaiting) {
