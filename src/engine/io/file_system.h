@@ -5,7 +5,7 @@
 // write back any dirty page at any time.
 //
 // Threads:     every method from any thread.
-// Descriptors: none is kept. Each call opens the file, does its work and closes it.
+// Descriptors: none is kept. Each call opens the file, does its work and closes it; only an OpenFile has one.
 // Paths:       relative to the process's directory or absolute; names are the caller's.
 #pragma once
 
@@ -22,6 +22,18 @@ struct FileInfo {
   uint64_t disk_bytes;  // st_blocks * 512: what it occupies, holes excluded.
   uint64_t device;
   uint64_t inode;
+};
+
+// A file that stays open while this lives. It must keep its name for as long. Threads: every method from any
+// thread.
+class OpenFile {
+ public:
+  virtual ~OpenFile() = default;
+  // What a store into a mapping does, for a page that the last sync has cleaned cheaper than the fault of one.
+  // REQUIRES: reserved.
+  virtual Status Write(uint64_t offset, const std::byte* from, uint64_t length) = 0;
+  // As FileSystem::Sync.
+  virtual Status Sync() = 0;
 };
 
 class FileSystem {
@@ -67,6 +79,11 @@ class FileSystem {
   // fdatasync of everything stored in the file, through mappings too (private ones excepted). A failed sync is never
   // retried as if it had worked: the caller latches.
   virtual Status Sync(const char* path) = 0;
+  // A file that is synced again and again, to be kept open by a caller who counts them. Null: not here.
+  virtual Result<std::unique_ptr<OpenFile>> Open(const char* path) {
+    (void)path;
+    return std::unique_ptr<OpenFile>();
+  }
   // Makes the next Sync write a range again, as it reads now: a failed sync has left pages in the cache that count as
   // clean and are not on disk. REQUIRES: reserved, and nobody stores to it meanwhile.
   virtual Status Rewrite(const char* path, uint64_t offset, uint64_t length) {

@@ -91,6 +91,42 @@ bool Unsupported(int error) {
   return error == EOPNOTSUPP || error == ENOSYS || error == EINVAL;
 }
 
+Status SyncError(const char* path) {
+  return Status::FromErrno(errno, "could not fsync file \"%s\"", path);
+}
+
+class PosixOpenFile final : public OpenFile {
+ public:
+  explicit PosixOpenFile(const char* path) : path_(path), file_(path, O_RDWR) {}
+  bool ok() const { return file_.ok(); }
+
+  Status Write(uint64_t offset, const std::byte* from, uint64_t length) override {
+    for (uint64_t done = 0; done < length;) {
+      const ssize_t written = RetryInterrupted([&] {
+        return pwrite(file_.get(), from + done, length - done, static_cast<off_t>(offset + done));
+      });
+      if (written <= 0) {
+        return Status::FromErrno(written < 0 ? errno : ENOSPC, "could not write file \"%s\"",
+                                 path_.c_str());
+      }
+      done += static_cast<uint64_t>(written);
+    }
+    return Status::Ok();
+  }
+
+  // The descriptor is told of every write-back error since it was opened.
+  Status Sync() override {
+    if (RetryInterrupted([&] { return fdatasync(file_.get()); }) != 0) {
+      return SyncError(path_.c_str());
+    }
+    return Status::Ok();
+  }
+
+ private:
+  const std::string path_;
+  const FileDescriptor file_;
+};
+
 class PosixFiles final : public FileSystem {
  public:
   Result<FileInfo> Stat(const char* path) override {
@@ -226,10 +262,14 @@ class PosixFiles final : public FileSystem {
   Status Sync(const char* path) override {
     FileDescriptor file(path, O_RDWR);
     if (!file.ok()) return OpenError(path);
-    if (RetryInterrupted([&] { return fdatasync(file.get()); }) != 0) {
-      return Status::FromErrno(errno, "could not fsync file \"%s\"", path);
-    }
+    if (RetryInterrupted([&] { return fdatasync(file.get()); }) != 0) return SyncError(path);
     return Status::Ok();
+  }
+
+  Result<std::unique_ptr<OpenFile>> Open(const char* path) override {
+    auto file = std::make_unique<PosixOpenFile>(path);
+    if (!file->ok()) return OpenError(path);
+    return std::unique_ptr<OpenFile>(std::move(file));
   }
 
   Status Rewrite(const char* path, uint64_t offset, uint64_t length) override {

@@ -7,16 +7,6 @@
 #include "io/crc32c.h"
 
 namespace xtree {
-namespace {
-
-// A block that is stamped already has been so by the host, with its own checksum, after the last
-// change; a new LSN would spoil that.
-void StampClosed(BlockHeader* block, const LogShared& log) {
-  if (BlockLsn(*block) != kLsnUnstamped) return;
-  StampBlock(block, log.appended_lsn.load(std::memory_order_relaxed));
-}
-
-}  // namespace
 
 uint32_t LogHeaderCrc(const BlockHeader& header) {
   const uint64_t fields[4] = {header.node_id, header.birth_epoch,
@@ -35,8 +25,86 @@ DeltaLog::DeltaLog(LogShared* shared, FileSystem* fs, WindowBudget* budget, std:
     : shared_(shared), fs_(fs), enabled_(!path.empty()), windows_(fs, budget, std::move(path)) {}
 
 BlockHeader* DeltaLog::CurrentBlock() const {
-  return reinterpret_cast<BlockHeader*>(windows_.BlockAddress(
-      shared_->current_segment * kLogSegmentBlocks + shared_->current_block));
+  if (open_block_ != nullptr && buffered_ == CurrentNumber()) {
+    return reinterpret_cast<BlockHeader*>(open_block_->bytes);
+  }
+  return reinterpret_cast<BlockHeader*>(windows_.BlockAddress(CurrentNumber()));
+}
+
+void DeltaLog::KeepFile() {
+  keep_blocks_ = kLogFirstBlocks;
+  if (open_block_ == nullptr) open_block_ = std::make_unique<Block>();
+}
+
+// After loading, the log may go on in a block that the file has. REQUIRES: mapped.
+void DeltaLog::Buffer() {
+  std::memcpy(open_block_->bytes, windows_.BlockAddress(CurrentNumber()), kBlockBytes);
+  buffered_ = CurrentNumber();
+  written_ = shared_->current_offset;
+}
+
+// Puts into the file what of the open block it lacks. Stores, where the file is not open or the write fails:
+// nothing may fail here. What is not mapped, and was not reserved, stays to be written.
+void DeltaLog::WriteOpenBlock() noexcept {
+  if (open_block_ == nullptr || buffered_ == UINT32_MAX) return;
+  const uint64_t mark = end_mark();
+  // Of a new block also what is still zero: there may be something else in the file.
+  const uint32_t end = written_ == 0 ? kBlockBytes : shared_->current_offset;
+  if (written_ < end) {
+    const std::byte* from = open_block_->bytes + written_;
+    const std::shared_ptr<OpenFile> file = FileOf(buffered_ / kWindowBlocks);
+    const uint64_t offset = uint64_t{buffered_ % kWindowBlocks} * kBlockBytes + written_;
+    if (file == nullptr || !file->Write(offset, from, end - written_).ok()) {
+      std::byte* address = windows_.BlockAddress(buffered_);
+      if (address == nullptr) return;
+      std::memcpy(address + written_, from, end - written_);
+    }
+    written_ = shared_->current_offset;
+  }
+  written_mark_.store(mark, std::memory_order_release);
+}
+
+// The open file, if it is that window's.
+std::shared_ptr<OpenFile> DeltaLog::FileOf(uint32_t window) {
+  MutexLock lock(&file_mutex_);
+  if (file_ == nullptr || file_window_ != window) return nullptr;
+  file_used_ = true;
+  return file_;
+}
+
+// The same; opens it if it may be kept.
+std::shared_ptr<OpenFile> DeltaLog::OpenFileOf(uint32_t window) {
+  if (std::shared_ptr<OpenFile> file = FileOf(window)) return file;
+  if (open_logs_ == nullptr) return nullptr;
+  CloseFile();
+  if (!open_logs_->Take()) return nullptr;
+  Result<std::unique_ptr<OpenFile>> opened = fs_->Open(windows_.SegmentPath(window).c_str());
+  MutexLock lock(&file_mutex_);
+  // Without a descriptor to spare the path does; another thread may have been faster.
+  if (!opened.ok() || *opened == nullptr || file_ != nullptr) {
+    open_logs_->GiveBack();
+    return nullptr;
+  }
+  file_ = std::move(*opened);
+  file_window_ = window;
+  file_used_ = true;
+  return file_;
+}
+
+void DeltaLog::CloseFile() {
+  MutexLock lock(&file_mutex_);
+  if (file_ == nullptr) return;
+  file_ = nullptr;
+  open_logs_->GiveBack();
+}
+
+void DeltaLog::CloseIdleFile() {
+  MutexLock lock(&file_mutex_);
+  if (file_ != nullptr && !file_used_) {
+    file_ = nullptr;
+    open_logs_->GiveBack();
+  }
+  file_used_ = false;
 }
 
 Status DeltaLog::Reset(uint64_t capture_id, uint32_t timeline) {
@@ -53,6 +121,8 @@ Status DeltaLog::Reset(uint64_t capture_id, uint32_t timeline) {
   log->bytes.store(0, std::memory_order_relaxed);
   log->end_mark.store(0, std::memory_order_relaxed);
   log->durable_mark.store(0, std::memory_order_relaxed);
+  buffered_ = UINT32_MAX;
+  written_mark_.store(0, std::memory_order_relaxed);
   if (!enabled_) return Status::Ok();
   // Stale frames must be gone before a superblock that starts at sequence 1 can be on disk.
   for (uint32_t window = 0; window < kWindowsMax; ++window) {
@@ -141,6 +211,15 @@ Status DeltaLog::OpenSegment(uint32_t* segment) {
   return Status::Ok();
 }
 
+// A block that is stamped already has been so by the host, with its own checksum, after the last
+// change; a new LSN would spoil that.
+void DeltaLog::CloseBlock(BlockHeader* block) noexcept {
+  if (BlockLsn(*block) != kLsnUnstamped) return;
+  StampBlock(block, shared_->appended_lsn.load(std::memory_order_relaxed));
+  written_ = 0;
+  WriteOpenBlock();
+}
+
 // Closes the current block, if there is one, and opens the next.
 Status DeltaLog::OpenBlock() {
   LogShared* log = shared_;
@@ -168,8 +247,15 @@ Status DeltaLog::OpenBlock() {
   }
   XT_ASSIGN_OR_RETURN(std::byte* address, windows_.MapBlock(block));
   if (in_segment) {
+    // What is still to be written of it may need the mapping.
+    if (open_block_ != nullptr) XT_RETURN_IF_ERROR(windows_.MapBlock(CurrentNumber()).status());
     BlockHeader* closing = CurrentBlock();
-    if (closing != nullptr) StampClosed(closing, *log);
+    if (closing != nullptr) CloseBlock(closing);
+  }
+  if (open_block_ != nullptr) {
+    address = open_block_->bytes;
+    buffered_ = block;
+    written_ = 0;
   }
   auto* header = reinterpret_cast<BlockHeader*>(address);
   std::memset(address, 0, kBlockBytes);  // A recycled block that could not be punched.
@@ -184,6 +270,7 @@ Status DeltaLog::OpenBlock() {
   log->current_block = index;
   log->current_offset = sizeof(BlockHeader);
   log->current_seq.store(sequence, std::memory_order_relaxed);
+  if (index == 0) WriteOpenBlock();
   return Status::Ok();
 }
 
@@ -208,9 +295,9 @@ Status DeltaLog::Reserve(uint32_t payload_bytes) {
   if (!open || shared_->current_offset + bytes > kBlockBytes) {
     status = OpenBlock();
   } else {
-    auto address = windows_.MapBlock(shared_->current_segment * kLogSegmentBlocks +
-                                     shared_->current_block);
+    auto address = windows_.MapBlock(CurrentNumber());
     status = address.status();
+    if (status.ok() && !IsBuffered()) Buffer();
   }
   if (!status.ok()) {
     Unreserve();
@@ -234,7 +321,10 @@ inline LogFrame* DeltaLog::StartFrame(BlockHeader* block, OpType type, uint32_t 
                                       uint32_t bytes, uint64_t lsn) noexcept {
   LogShared* log = shared_;
   XT_ASSERT(log->current_offset + bytes <= kBlockBytes);
-  if (BlockLsn(*block) != kLsnUnstamped) MarkUnstamped(block);
+  if (BlockLsn(*block) != kLsnUnstamped) {
+    MarkUnstamped(block);
+    written_ = 0;
+  }
   auto* frame = reinterpret_cast<LogFrame*>(reinterpret_cast<std::byte*>(block) +
                                             log->current_offset);
   frame->bytes = static_cast<uint16_t>(bytes);
@@ -286,8 +376,8 @@ bool DeltaLog::ReserveShared(uint32_t payload_bytes) {
   // Neither changes while anybody holds the lock shared.
   if (log->current_seq.load(std::memory_order_relaxed) == 0 || log->sealed) return false;
   WindowPin pin(&windows_);
-  const uint32_t block = log->current_segment * kLogSegmentBlocks + log->current_block;
-  if (!windows_.MapBlock(block).ok()) return false;  // Reserve will say why it cannot be had.
+  // Reserve will say why it cannot be had.
+  if (!windows_.MapBlock(CurrentNumber()).ok() || !IsBuffered()) return false;
   if (XT_UNLIKELY(tracking_)) NoteTouched(CurrentBlock());
   const uint32_t bytes = FrameBytes(payload_bytes);
   {
@@ -333,7 +423,10 @@ void DeltaLog::AppendShared(OpType type, uint32_t tree, const std::byte* payload
 void DeltaLog::AppendCommit() noexcept {
   if (!enabled_) return;
   AppendBegin(OpType::kCommit, 0, 0, shared_->durable_mark.load(std::memory_order_acquire));
-  AppendEnd();
+  SealFrame(open_frame_, open_bytes_);
+  WriteOpenBlock();
+  open_frame_ = nullptr;
+  Unreserve();
 }
 
 uint64_t DeltaLog::Rotate(uint64_t capture_id) noexcept {
@@ -345,7 +438,7 @@ uint64_t DeltaLog::Rotate(uint64_t capture_id) noexcept {
   log->capture_id = capture_id;
   if (!log->sealed) {
     BlockHeader* closing = CurrentBlock();
-    if (closing != nullptr) StampClosed(closing, *log);
+    if (closing != nullptr) CloseBlock(closing);
     log->previous_end = LogPosition(log->current_block, log->current_offset);
     log->sealed = 1;
   }
@@ -405,19 +498,27 @@ void DeltaLog::Recycle(uint64_t start_seq, uint64_t bytes) noexcept {
   }
 }
 
+uint32_t DeltaLog::FileCount() const {
+  const uint32_t blocks = shared_->file_blocks.load(std::memory_order_relaxed);
+  return (blocks + kWindowBlocks - 1) / kWindowBlocks;
+}
+
 std::vector<std::string> DeltaLog::Paths() const {
   std::vector<std::string> paths;
   if (!enabled_) return paths;
-  const uint32_t blocks = shared_->file_blocks.load(std::memory_order_relaxed);
-  const uint32_t windows = (blocks + kWindowBlocks - 1) / kWindowBlocks;
-  for (uint32_t w = 0; w < windows; ++w) paths.push_back(windows_.SegmentPath(w));
+  for (uint32_t w = 0; w < FileCount(); ++w) paths.push_back(windows_.SegmentPath(w));
   return paths;
 }
 
 Status DeltaLog::Sync() {
   if (!enabled_) return Status::Ok();
-  const uint64_t mark = end_mark();
-  for (const std::string& path : Paths()) XT_RETURN_IF_ERROR(fs_->Sync(path.c_str()));
+  const uint64_t mark = written_mark();
+  const uint32_t files = FileCount();
+  for (uint32_t w = 0; w < files; ++w) {
+    std::shared_ptr<OpenFile> file;
+    if (w + 1 == files) file = OpenFileOf(w);  // Where the log is growing.
+    XT_RETURN_IF_ERROR(file != nullptr ? file->Sync() : fs_->Sync(windows_.SegmentPath(w).c_str()));
+  }
   NoteDurable(mark);
   return Status::Ok();
 }

@@ -14,17 +14,26 @@
 // blocks. What does not fit stays zero. The chain of `count`s tells a lost page from the end of a
 // block.
 //
-// Threads:    Sync from any thread. Everything else under the index's writer lock; the functions that say
+// Standalone the open block is built in memory and goes to the file with the commit frame, or when the next block
+// is opened: with a write, if the file is open, where a store would cost the fault of a page that the last sync has
+// cleaned. The first block of a segment goes there at once, since it says that the segment is in use.
+//
+// Threads:    Sync and CloseIdleFile from any thread. Everything else under the index's writer lock; the functions that say
 //             so under the lock taken shared, from any thread of this handle.
-// Durability: Append stores into a mapping (page cache); whoever needs durability syncs the file.
+// Durability: Append stores into a mapping (page cache; but see above); whoever needs durability syncs the file.
+// Descriptors: none, or one between two syncs, as far as the OpenLogs go round (KeepOpen).
 // Errors:     Reserve may fail (kNoSpace, kIoError); Append after it cannot.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/status.h"
+#include "io/file_system.h"
 #include "segment/window_manager.h"
 #include "store/index_shared.h"
 
@@ -80,12 +89,31 @@ uint32_t LogHeaderCrc(const BlockHeader& header);
 // CRC of a frame of `bytes` bytes in a segment of this sequence.
 uint32_t LogFrameCrc(const LogFrame* frame, uint32_t bytes, uint64_t sequence);
 
+// How many logs of a program may stay open between two syncs. Threads: any.
+class OpenLogs {
+ public:
+  explicit OpenLogs(uint32_t max) : max_(max) {}
+  bool Take() {
+    if (open_.fetch_add(1, std::memory_order_relaxed) < max_) return true;
+    GiveBack();
+    return false;
+  }
+  void GiveBack() { open_.fetch_sub(1, std::memory_order_relaxed); }
+
+ private:
+  const uint32_t max_;
+  std::atomic<uint32_t> open_{0};
+};
+
 class DeltaLog {
  public:
   // Borrows `shared`, `fs` and `budget`. No I/O. An empty path: no log; every call then does
   // nothing.
   DeltaLog(LogShared* shared, FileSystem* fs, WindowBudget* budget, std::string path);
-  ~DeltaLog() { Unreserve(); }
+  ~DeltaLog() {
+    Unreserve();
+    CloseFile();
+  }
   DeltaLog(const DeltaLog&) = delete;
 
   bool enabled() const { return enabled_; }
@@ -98,7 +126,11 @@ class DeltaLog {
   // Standalone. From now on the file keeps its first blocks even while the log is empty, so that its
   // absence is noticed, and new blocks are written out before they are used: an fdatasync that
   // overwrites blocks needs no journal commit of the file system's, and is twice as fast.
-  void KeepFile() { keep_blocks_ = kLogFirstBlocks; }
+  void KeepFile();
+  // The file may stay open between syncs, until CloseIdleFile finds that none came since it was last called.
+  // Borrows `open_logs`.
+  void KeepOpen(OpenLogs* open_logs) { open_logs_ = open_logs; }
+  void CloseIdleFile();
   // Makes the kept blocks exist, durably.
   Status CreateFile();
 
@@ -118,7 +150,7 @@ class DeltaLog {
   // REQUIRES: payload_bytes <= reserved_bytes, which is what ReserveShared was called with.
   void AppendShared(OpType type, uint32_t tree, const std::byte* payload, uint32_t payload_bytes,
                     uint32_t reserved_bytes, uint64_t lsn) noexcept;
-  // The commit frame. REQUIRES: Reserve(0).
+  // The commit frame; the file has it then. REQUIRES: Reserve(0).
   void AppendCommit() noexcept;
 
   // Later frames go to a new sequence, whose blocks name `capture_id`; returns that sequence. A log
@@ -133,6 +165,10 @@ class DeltaLog {
   // For callers that sync the files themselves, in a batch: their names, and what a success proves.
   std::vector<std::string> Paths() const;
   uint64_t end_mark() const { return shared_->end_mark.load(std::memory_order_acquire); }
+  // Up to where the file has what was appended, commit frames in any case: what a sync covers.
+  uint64_t written_mark() const {
+    return open_block_ == nullptr ? end_mark() : written_mark_.load(std::memory_order_acquire);
+  }
   void NoteDurable(uint64_t mark) noexcept;
 
   // File segment (1 GiB) of the last block appended to.
@@ -154,6 +190,17 @@ class DeltaLog {
   Status WriteOut(uint32_t first, uint32_t count);
   Result<bool> SegmentIsFree(uint32_t segment);
   BlockHeader* CurrentBlock() const;
+  uint32_t CurrentNumber() const {
+    return shared_->current_segment * kLogSegmentBlocks + shared_->current_block;
+  }
+  bool IsBuffered() const { return open_block_ == nullptr || buffered_ == CurrentNumber(); }
+  void Buffer();
+  void WriteOpenBlock() noexcept;
+  void CloseBlock(BlockHeader* block) noexcept;
+  std::shared_ptr<OpenFile> FileOf(uint32_t window);
+  std::shared_ptr<OpenFile> OpenFileOf(uint32_t window);
+  uint32_t FileCount() const;
+  void CloseFile();
   void NoteTouched(const BlockHeader* block) {
     if (!tracking_) return;
     if (touched_.empty() || touched_.back() != block->block_number) {
@@ -169,6 +216,18 @@ class DeltaLog {
   const bool enabled_;
   WindowManager windows_;
   uint32_t keep_blocks_ = 0;           // Standalone: what the file never falls below.
+  struct alignas(64) Block {
+    std::byte bytes[kBlockBytes];
+  };
+  std::unique_ptr<Block> open_block_;  // Standalone: the open block. Null: it is stored to in the mapping.
+  uint32_t buffered_ = UINT32_MAX;     // Which block that is.
+  uint32_t written_ = 0;               // So many of its first bytes are in the file; if none are, none of it is.
+  std::atomic<uint64_t> written_mark_{0};
+  OpenLogs* open_logs_ = nullptr;
+  Mutex file_mutex_;
+  std::shared_ptr<OpenFile> file_ XT_GUARDED_BY(file_mutex_);  // Null: closed.
+  uint32_t file_window_ XT_GUARDED_BY(file_mutex_) = 0;        // Which file of the log it is.
+  bool file_used_ XT_GUARDED_BY(file_mutex_) = false;          // Since CloseIdleFile last looked.
   bool pinned_ = false;                // Between Reserve and Append.
   BlockHeader* reserved_ = nullptr;    // The block that the reserved frame goes to.
   LogFrame* open_frame_ = nullptr;     // Between AppendBegin and AppendEnd.

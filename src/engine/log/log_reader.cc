@@ -378,6 +378,8 @@ Status LogReader::Finish() {
   shared->appended_lsn.store(lsn_max_, std::memory_order_relaxed);
   shared->durable_mark.store(0, std::memory_order_relaxed);
   shared->end_mark.store(end_mark_, std::memory_order_relaxed);
+  log_->buffered_ = UINT32_MAX;
+  log_->written_mark_.store(end_mark_, std::memory_order_relaxed);
   shared->sealed = 1;
   if (last == nullptr) {
     shared->previous_end = 0;

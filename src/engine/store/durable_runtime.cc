@@ -85,6 +85,13 @@ Status RemoveFiles(FileSystem* fs, const std::string& path) {
   return Status::Ok();
 }
 
+// Without background work nobody would close the log of an index to which no commits come.
+uint32_t LogsOpenMax(const RuntimeOptions& options) {
+  constexpr uint32_t kLogsOpenMax = 8;
+  if (options.logs_open_max != UINT32_MAX) return options.logs_open_max;
+  return options.background_checkpoints || options.mode == DurabilityMode::kEventual ? kLogsOpenMax : 0;
+}
+
 class RuntimeImpl final : public DurableRuntime {
  public:
   explicit RuntimeImpl(const RuntimeOptions& options)
@@ -92,7 +99,8 @@ class RuntimeImpl final : public DurableRuntime {
         fs_(options.fs != nullptr ? options.fs : PosixFileSystem()),
         clock_(options.clock != nullptr ? options.clock : SystemClock()),
         domain_(std::make_shared<EpochDomain>()),
-        budget_(options.windows_max) {}
+        budget_(options.windows_max),
+        open_logs_(LogsOpenMax(options)) {}
 
   ~RuntimeImpl() override {
     if (coordinator_ != nullptr) coordinator_->Stop();
@@ -120,7 +128,7 @@ class RuntimeImpl final : public DurableRuntime {
   std::string PathOf(const std::string& name) const { return options_.directory + "/" + name; }
   std::shared_ptr<DurableIndex> NewDurable(const std::string& name) {
     return std::make_shared<DurableIndex>(this, options_, fs_, clock_, &budget_, domain_->shared,
-                                          coordinator_.get(), PathOf(name));
+                                          coordinator_.get(), &open_logs_, PathOf(name));
   }
   Result<bool> Exists(const std::string& path);
   void BackgroundTick();
@@ -131,6 +139,7 @@ class RuntimeImpl final : public DurableRuntime {
   Clock* const clock_;
   const std::shared_ptr<EpochDomain> domain_;
   WindowBudget budget_;
+  OpenLogs open_logs_;
   std::unique_ptr<CheckpointCoordinator> coordinator_;  // Null without background work.
   uint64_t last_flush_micros_ = 0;                      // The background thread's.
 

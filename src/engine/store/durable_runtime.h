@@ -49,6 +49,9 @@ struct RuntimeOptions {
   uint64_t log_age_fold_ms = 300'000;     // ...or its oldest record is this old.
   uint32_t flush_interval_ms = 50;        // EVENTUAL.
   bool background_checkpoints = true;
+  // Logs that may stay open between two commits, until the background finds that no commit has come for 100 ms.
+  // Default: 8; 0 without background work, where they would stay open until the index is closed.
+  uint32_t logs_open_max = UINT32_MAX;
   FileSystem* fs = nullptr;               // Null: PosixFileSystem().
   Clock* clock = nullptr;                 // Null: SystemClock().
   // Syncs what CommitAll has to. Null: one of its own, or the calls of `fs` if that is given, which a

@@ -236,7 +236,7 @@ Status MemoryIndex::BulkLoad(const double* lo, const double* hi, const uint64_t*
 
 DurableIndex::DurableIndex(DurableRuntime* runtime, const RuntimeOptions& options, FileSystem* fs,
                            Clock* clock, WindowBudget* budget, EpochShared* epochs,
-                           CheckpointCoordinator* coordinator, const std::string& path)
+                           CheckpointCoordinator* coordinator, OpenLogs* open_logs, const std::string& path)
     : DurableIndexParts(fs, budget, epochs, path),
       RuntimeIndex(runtime, &durable, durable.details(), &durable,
                    options.mode != DurabilityMode::kStrict),
@@ -252,6 +252,7 @@ DurableIndex::DurableIndex(DurableRuntime* runtime, const RuntimeOptions& option
       clock_(clock),
       coordinator_(coordinator) {
   if (options.unsaved_bytes_max != 0 && fs->CanMapPrivate()) durable.windows()->KeepPrivate();
+  if (open_logs != nullptr) durable.log()->KeepOpen(open_logs);
 }
 
 Status DurableIndex::Usable() const {
@@ -265,7 +266,7 @@ Status DurableIndex::Usable() const {
 Status DurableIndex::Close() {
   MutexLock fold_lock(&fold_mutex_);
   Status status = FinishFold();
-  const uint64_t mark = durable.log()->end_mark();
+  const uint64_t mark = durable.log()->written_mark();
   const Status synced = WaitDurable(mark);
   if (synced.ok()) Seal();
   return status.ok() ? synced : status;
@@ -288,7 +289,7 @@ void DurableIndex::Seal() {
 Status DurableIndex::Applied(uint64_t* mark) {
   if (mode_ != DurabilityMode::kStrict) return Status::Ok();
   XT_RETURN_IF_ERROR(AppendCommitLocked());
-  *mark = durable.log()->end_mark();
+  *mark = durable.log()->written_mark();
   return Status::Ok();
 }
 
@@ -310,7 +311,7 @@ Status DurableIndex::Commit() {
     ExclusiveLock lock(&writer_mutex_);
     XT_RETURN_IF_ERROR(Usable());
     XT_RETURN_IF_ERROR(AppendCommitLocked());
-    mark = durable.log()->end_mark();
+    mark = durable.log()->written_mark();
     full = MustFoldNow(policy_, Inputs()) && !fold_begun_;
   }
   if (mode_ != DurabilityMode::kEventual) XT_RETURN_IF_ERROR(WaitDurable(mark));
@@ -388,7 +389,7 @@ Status DurableIndex::AppendCommit(uint64_t* mark, std::vector<std::string>* path
   {
     ExclusiveLock lock(&writer_mutex_);
     XT_RETURN_IF_ERROR(AppendCommitLocked());
-    *mark = durable.log()->end_mark();
+    *mark = durable.log()->written_mark();
   }
   MutexLock lock(&commit_mutex_);
   if (!sync_error_.ok()) return sync_error_;
@@ -530,8 +531,9 @@ FoldDecision DurableIndex::Decide() {
 }
 
 void DurableIndex::BackgroundStep(bool flush, bool fold) {
+  durable.log()->CloseIdleFile();
   if (flush) {
-    const uint64_t mark = durable.log()->end_mark();
+    const uint64_t mark = durable.log()->written_mark();
     const Status status = WaitDurable(mark);  // Latched if it fails; the next Commit reports it.
     (void)status.ok();
   }

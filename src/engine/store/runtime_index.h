@@ -98,7 +98,7 @@ class DurableIndex final : private DurableIndexParts, public RuntimeIndex {
   // `coordinator` may be null: then folds happen only in Checkpoint and past the hard limit.
   DurableIndex(DurableRuntime* runtime, const RuntimeOptions& options, FileSystem* fs, Clock* clock,
                WindowBudget* budget, EpochShared* epochs, CheckpointCoordinator* coordinator,
-               const std::string& path);
+               OpenLogs* open_logs, const std::string& path);
   Status Create(const IndexOptions& options) { return durable.Create(options, Identity{}, 1); }
   Status Open() { return durable.Load(LoadPolicy{}); }
   Status Close();  // Ends a running fold; syncs what is committed.

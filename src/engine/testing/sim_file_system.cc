@@ -33,6 +33,8 @@ const char* KindName(SimFileSystem::OperationKind kind) {
     case SimFileSystem::kSyncDirectory: return "sync directory";
     case SimFileSystem::kRemove: return "remove";
     case SimFileSystem::kCreateDirectory: return "create directory";
+    case SimFileSystem::kOpen: return "open";
+    case SimFileSystem::kWrite: return "write";
   }
   return "?";
 }
@@ -377,6 +379,33 @@ Status SimFileSystem::Sync(const char* path) {
     file->SyncAll();
     return Status::Ok();
   });
+}
+
+class SimFileSystem::SimOpenFile final : public OpenFile {
+ public:
+  SimOpenFile(SimFileSystem* fs, const char* path) : fs_(fs), path_(path) {}
+  Status Write(uint64_t offset, const std::byte* from, uint64_t length) override {
+    return fs_->Operate(kWrite, path_.c_str(), [&]() -> Status {
+      const FilePtr file = fs_->Find(path_);
+      if (file == nullptr) return Status::FromErrno(ENOENT, "could not write file \"%s\"", path_.c_str());
+      XT_ASSERT(offset + length <= file->size);  // Reserved before.
+      std::memcpy(file->view + offset, from, length);
+      return Status::Ok();
+    });
+  }
+  Status Sync() override { return fs_->Sync(path_.c_str()); }
+
+ private:
+  SimFileSystem* const fs_;
+  const std::string path_;
+};
+
+Result<std::unique_ptr<OpenFile>> SimFileSystem::Open(const char* path) {
+  XT_RETURN_IF_ERROR(Operate(kOpen, path, [&]() -> Status {
+    if (Find(path) != nullptr) return Status::Ok();
+    return Status::FromErrno(ENOENT, "could not open file \"%s\"", path);
+  }));
+  return std::unique_ptr<OpenFile>(std::make_unique<SimOpenFile>(this, path));
 }
 
 Status SimFileSystem::Rewrite(const char* path, uint64_t offset, uint64_t length) {

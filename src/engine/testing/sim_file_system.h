@@ -81,6 +81,8 @@ class SimFileSystem final : public FileSystem {
   Result<std::byte*> Map(const char* path, uint64_t length, bool writable) override;
   void Unmap(std::byte* base, uint64_t length) override;
   Status Sync(const char* path) override;
+  // Each Write and Sync of the file is one operation, too.
+  Result<std::unique_ptr<OpenFile>> Open(const char* path) override;
   Status Rewrite(const char* path, uint64_t offset, uint64_t length) override;
   void StartWriteback(const char* path, uint64_t offset, uint64_t length) override;
   std::atomic<uint64_t> writeback_bytes{0};  // Asked for so far.
@@ -99,7 +101,7 @@ class SimFileSystem final : public FileSystem {
   // From now on all operations of the kinds named in `mask` fail with `status`; 0 ends that.
   enum OperationKind : uint32_t {
     kStat = 1, kReserve = 2, kPunch = 4, kTruncate = 8, kMap = 16, kSync = 32, kWriteback = 64,
-    kSyncDirectory = 128, kRemove = 256, kCreateDirectory = 512,
+    kSyncDirectory = 128, kRemove = 256, kCreateDirectory = 512, kOpen = 1024, kWrite = 2048,
   };
   void FailKinds(uint32_t mask, Status status);
   // The disk's size. Reservations beyond it return kNoSpace.
@@ -128,6 +130,7 @@ class SimFileSystem final : public FileSystem {
   std::vector<std::string> violations() const;
 
  private:
+  class SimOpenFile;
   struct File;
   using FilePtr = std::shared_ptr<File>;
   static constexpr uint64_t kNever = ~uint64_t{0};

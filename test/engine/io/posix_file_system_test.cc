@@ -1,5 +1,5 @@
 // Goal: each call keeps its contract on a real file system, above all that a failed reservation
-// changes nothing and that no descriptor is kept.
+// changes nothing and that no descriptor is kept but an open file's.
 // Method: a directory of its own; a full disk is a small tmpfs, a disk without fallocate a ramfs;
 // both need root (skipped, and said, otherwise). What a mapping stores is read with plain reads.
 #include <fcntl.h>
@@ -43,6 +43,24 @@ class PosixFileSystemTest : public ::testing::Test {
   std::string directory_;
   std::string path_;
 };
+
+TEST_F(PosixFileSystemTest, AnOpenFileIsWrittenAndSyncedAndClosed) {
+  ASSERT_TRUE(fs_->Reserve(path_.c_str(), 0, 16384).ok());
+  std::byte* base = fs_->Map(path_.c_str(), 16384, true).value();
+  const auto before = OpenDescriptors();
+  {
+    const std::unique_ptr<OpenFile> file = fs_->Open(path_.c_str()).value();
+    EXPECT_EQ(OpenDescriptors(), before + 1);
+    const std::string text(5000, 'x');
+    ASSERT_TRUE(file->Write(100, reinterpret_cast<const std::byte*>(text.data()), text.size()).ok());
+    ASSERT_TRUE(file->Sync().ok());
+    EXPECT_EQ(base[100], std::byte{'x'});
+    EXPECT_EQ(ReadAll(path_), std::string(100, '\0') + text + std::string(11284, '\0'));
+  }
+  EXPECT_EQ(OpenDescriptors(), before);
+  fs_->Unmap(base, 16384);
+  EXPECT_EQ(fs_->Open((path_ + "2").c_str()).status().code(), Code::kNotFound);
+}
 
 TEST_F(PosixFileSystemTest, ReserveCreatesAndGrowsWithZerosAndNeverShrinks) {
   ASSERT_TRUE(fs_->Reserve(path_.c_str(), 0, 16384).ok());

@@ -8,6 +8,7 @@
 
 #include "io/crc32c.h"
 #include "support/log_fixture.h"
+#include "testing/sim_file_system.h"
 
 namespace xtree {
 namespace {
@@ -32,6 +33,129 @@ TEST(DeltaLog, WhatIsCommittedIsReadBackInOrder) {
   ASSERT_TRUE(f.Recover(LoadPolicy{}, &values).ok());
   EXPECT_EQ(values, Sequence(0, 50'000));
   EXPECT_EQ(f.shared.bytes.load(), bytes);
+}
+
+// Standalone: the open block is in memory between commits.
+struct OpenLogFixture {
+  explicit OpenLogFixture(uint32_t logs_max) : logs(logs_max) {
+    std::memset(static_cast<void*>(&shared), 0, sizeof(shared));
+    log = std::make_unique<DeltaLog>(&shared, &fs, &budget, "log");
+    log->KeepFile();
+    log->KeepOpen(&logs);
+    EXPECT_TRUE(log->Reset(LogFixture::kCapture, 1).ok());
+    EXPECT_TRUE(log->CreateFile().ok());
+  }
+  void Append(uint64_t value) {
+    ASSERT_TRUE(log->Reserve(40).ok());
+    std::byte* to = log->AppendBegin(OpType::kInsert, 0, 40, 0);
+    std::memset(to, 0x5a, 40);
+    std::memcpy(to, &value, sizeof(value));
+    log->AppendEnd();
+    values.push_back(value);
+  }
+  void Commit() {
+    ASSERT_TRUE(log->Reserve(0).ok());
+    log->AppendCommit();
+    ASSERT_EQ(log->written_mark(), log->end_mark());
+  }
+  // What recovery would find, had the process been killed now.
+  std::vector<uint64_t> Found() {
+    LogShared other_shared;
+    std::memset(static_cast<void*>(&other_shared), 0, sizeof(other_shared));
+    SimFileSystem other_fs;
+    other_fs.Load(fs.Contents());
+    DeltaLog other(&other_shared, &other_fs, &budget, "log");
+    LogReader reader(&other);
+    EXPECT_TRUE(reader.Open(1, LogFixture::kCapture).ok());
+    reader.Expect(LogExtent{}, true);
+    EXPECT_TRUE(reader.Scan(LoadPolicy{}).ok());
+    LogRecord record;
+    std::vector<uint64_t> found;
+    while (reader.Next(LoadPolicy{}, &record)) {
+      uint64_t value;
+      std::memcpy(&value, record.payload, sizeof(value));
+      found.push_back(value);
+    }
+    return found;
+  }
+
+  SimFileSystem fs;
+  WindowBudget budget{100};
+  OpenLogs logs;
+  LogShared shared;
+  std::unique_ptr<DeltaLog> log;
+  std::vector<uint64_t> values;
+};
+
+TEST(DeltaLog, TheFileHasWhatIsCommittedWhetherItIsOpenOrNot) {
+  for (const uint32_t logs_max : {0u, 1u}) {
+    SCOPED_TRACE(logs_max);
+    OpenLogFixture f(logs_max);
+    for (uint64_t commit = 0; commit < 300; ++commit) {
+      const std::vector<uint64_t> committed = f.values;
+      // Blocks that fill up go to the file before the commit, and do not count before it.
+      for (uint64_t v = 0; v < 1 + commit * commit % 301; ++v) f.Append(commit * 1000 + v);
+      if (commit % 16 == 0) {
+        ASSERT_EQ(f.Found(), committed);
+      }
+      f.Commit();
+      if (commit % 16 == 0) {
+        ASSERT_EQ(f.Found(), f.values);
+      }
+      if (commit % 3 == 0) {
+        ASSERT_TRUE(f.log->Sync().ok());
+      }
+    }
+    EXPECT_GT(f.shared.current_seq.load(), 1u);
+    EXPECT_EQ(f.Found(), f.values);
+  }
+}
+
+TEST(DeltaLog, AWriteThatFailsBecomesAStore) {
+  OpenLogFixture f(1);
+  for (uint64_t v = 0; v < 1000; ++v) {
+    f.Append(v);
+    if (v % 4 == 1) f.fs.FailKinds(SimFileSystem::kWrite, Status::Make(Code::kIoError, "no writes today"));
+    f.Commit();
+    f.fs.FailKinds(0, Status());
+    ASSERT_TRUE(f.log->Sync().ok());
+  }
+  EXPECT_EQ(f.Found(), f.values);
+}
+
+TEST(DeltaLog, AnOpenLogIsClosedWhenNoSyncHasComeForAWhile) {
+  OpenLogFixture f(1);
+  EXPECT_TRUE(f.logs.Take());
+  f.logs.GiveBack();
+  f.Append(1);
+  f.Commit();
+  ASSERT_TRUE(f.log->Sync().ok());
+  EXPECT_FALSE(f.logs.Take());  // It is open.
+  f.log->CloseIdleFile();
+  EXPECT_FALSE(f.logs.Take());
+  f.Append(2);
+  f.Commit();
+  f.log->CloseIdleFile();
+  EXPECT_FALSE(f.logs.Take());
+  f.log->CloseIdleFile();
+  EXPECT_TRUE(f.logs.Take());
+  // Somebody else has the only one: it goes on without.
+  f.Append(3);
+  f.Commit();
+  ASSERT_TRUE(f.log->Sync().ok());
+  EXPECT_EQ(f.shared.durable_mark.load(), f.log->end_mark());
+  f.logs.GiveBack();
+  // A descriptor that cannot be had is done without, too.
+  f.fs.FailKinds(SimFileSystem::kOpen, Status::Make(Code::kIoError, "too many open files"));
+  f.Append(4);
+  f.Commit();
+  ASSERT_TRUE(f.log->Sync().ok());
+  f.fs.FailKinds(0, Status());
+  EXPECT_EQ(f.Found(), f.values);
+  ASSERT_TRUE(f.log->Sync().ok());
+  EXPECT_FALSE(f.logs.Take());
+  f.log.reset();
+  EXPECT_TRUE(f.logs.Take());
 }
 
 TEST(DeltaLog, TheFileComesWithTheFirstFrameAndGrowsInSteps) {

@@ -127,6 +127,8 @@ inline RuntimeOptions Options(SimFileSystem* fs, DurabilityMode mode) {
   options.directory = kDirectory;
   options.mode = mode;
   options.background_checkpoints = false;
+  // Commits write to an open log, or store to its mapping.
+  options.logs_open_max = mode == DurabilityMode::kStrict ? 0 : 1;
   options.fs = fs;
   options.clock = &clock;
   return options;

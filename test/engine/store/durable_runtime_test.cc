@@ -384,6 +384,31 @@ TEST_F(DurableRuntimeTest, OneBatchCommitsManyIndexesWithinFewWindowsAndDescript
   }
 }
 
+TEST_F(DurableRuntimeTest, FewLogsStayOpenBetweenCommitsAndNoneOfIdleIndexes) {
+  const auto descriptors = [] {
+    return std::distance(fs::directory_iterator("/proc/self/fd"), fs::directory_iterator());
+  };
+  auto runtime = Open();
+  std::vector<Index*> indexes;
+  for (int i = 0; i < 20; ++i) {
+    indexes.push_back(*runtime->CreateIndex("i" + std::to_string(i), IndexOptions{}));
+  }
+  const auto before = descriptors();
+  for (uint64_t r = 0; r < 20; ++r) {
+    for (Index* index : indexes) {
+      ASSERT_TRUE(index->Insert(PointKey(r, r), r).ok());
+      ASSERT_TRUE(index->Commit().ok());
+      ASSERT_LE(descriptors(), before + 8 + 1);  // One more while the background syncs a file.
+    }
+  }
+  for (int i = 0; i < 600 && descriptors() > before; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
+  EXPECT_EQ(descriptors(), before) << "an idle index holds a descriptor";
+  auto copy = Open(CrashCopy());
+  for (int i = 0; i < 20; ++i) ASSERT_EQ(Ids(*copy->OpenIndex("i" + std::to_string(i))).size(), 20u);
+}
+
 TEST_F(DurableRuntimeTest, ThreadsComeAndGoAndMayOutliveTheRuntime) {
   std::atomic<int> phase{0};
   std::thread outliving;
