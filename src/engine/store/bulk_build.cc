@@ -1,11 +1,19 @@
 #include "store/bulk_build.h"
 
+#include <algorithm>
+#include <atomic>
+#include <utility>
+
+#include "tree/parallel.h"
+
 namespace xtree {
 namespace {
 
 BulkOptions OptionsFor(const StoreInterface* store, uint32_t threads,
-                       const volatile int* const* cancel) {
+                       const volatile int* const* cancel,
+                       std::function<void(uint32_t first_block, uint32_t blocks)> filled) {
   BulkOptions options;
+  options.filled = std::move(filled);
   options.leaf_fill_percent = store->shared()->leaf_fill_percent;
   options.threads = threads;
   for (int i = 0; cancel != nullptr && i < 2; ++i) options.cancel[i] = cancel[i];
@@ -14,10 +22,11 @@ BulkOptions OptionsFor(const StoreInterface* store, uint32_t threads,
 
 }  // namespace
 
-BulkBuild::BulkBuild(StoreInterface* store, uint32_t threads, const volatile int* const* cancel)
-    : spec_(store->shared()->trees[kTreeMain].spec),
-      main_(store, kTreeMain, OptionsFor(store, threads, cancel)),
-      nulls_(store, kTreeNull, OptionsFor(store, threads, cancel)) {}
+BulkBuild::BulkBuild(StoreInterface* store, uint32_t threads, const volatile int* const* cancel,
+                     std::function<void(uint32_t first_block, uint32_t blocks)> filled)
+    : spec_(store->shared()->trees[kTreeMain].spec), threads_(std::max(1u, threads)),
+      main_(store, kTreeMain, OptionsFor(store, threads, cancel, std::move(filled))),
+      nulls_(store, kTreeNull, OptionsFor(store, threads, cancel, {})) {}
 
 bool BulkBuild::IsEmpty(const IndexShared& shared) {
   for (const TreeShared& tree : shared.trees) {
@@ -53,6 +62,28 @@ Status BulkBuild::AddRouted(const double* lo, const double* hi, const uint64_t* 
 Status BulkBuild::Add(const double* lo, const double* hi, const uint64_t* record_ids,
                       uint32_t count) {
   return AddRouted(lo, hi, record_ids, count, [this](auto... run) { return main_.Add(run...); });
+}
+
+Status BulkBuild::Borrow(const double* lo, const double* hi, const uint64_t* record_ids,
+                         uint64_t count) {
+  const uint32_t dims = spec_.dims;
+  std::atomic<bool> ordered{true};
+  RunThreads(threads_, [&](uint32_t t) {
+    const uint64_t end = count * (t + 1) / threads_;
+    for (uint64_t i = count * t / threads_; i < end; ++i) {
+      if (!IsUnordered(spec_, lo + i * dims, hi != nullptr ? hi + i * dims : nullptr)) continue;
+      ordered.store(false, std::memory_order_relaxed);
+      break;
+    }
+  });
+  if (ordered.load(std::memory_order_relaxed)) return main_.Borrow(lo, hi, record_ids, count);
+  constexpr uint64_t kBatch = 1u << 20;
+  for (uint64_t first = 0; first < count; first += kBatch) {
+    XT_RETURN_IF_ERROR(Add(lo + first * dims, hi != nullptr ? hi + first * dims : nullptr,
+                           record_ids + first,
+                           static_cast<uint32_t>(std::min(kBatch, count - first))));
+  }
+  return Status::Ok();
 }
 
 Status BulkBuild::AddSorted(const double* lo, const double* hi, const uint64_t* record_ids,

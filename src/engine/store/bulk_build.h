@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "base/status.h"
 #include "store/store_interface.h"
@@ -18,13 +19,17 @@ namespace xtree {
 class BulkBuild {
  public:
   // REQUIRES: the index is empty.
-  // `cancel`: see BulkOptions; null, or two words that outlive the build.
-  BulkBuild(StoreInterface* store, uint32_t threads, const volatile int* const* cancel = nullptr);
+  // `cancel`, `filled`: see BulkOptions; null, or two words that outlive the build.
+  BulkBuild(StoreInterface* store, uint32_t threads, const volatile int* const* cancel = nullptr,
+            std::function<void(uint32_t first_block, uint32_t blocks)> filled = {});
 
   static bool IsEmpty(const IndexShared& shared);
 
   // `lo`, `hi`: dims doubles an entry; `hi` may be null for points.
   Status Add(const double* lo, const double* hi, const uint64_t* record_ids, uint32_t count);
+  // In place of all that: these, in the caller's arrays, which must stay as they are until Pack has succeeded.
+  // What has an unordered key among them is copied nevertheless.
+  Status Borrow(const double* lo, const double* hi, const uint64_t* record_ids, uint64_t count);
   // Entries that come in the order of their curve keys.
   Status AddSorted(const double* lo, const double* hi, const uint64_t* record_ids, uint32_t count);
   Status AddNull(uint64_t record_id) { return AddUnkeyed(record_id, false); }
@@ -41,6 +46,7 @@ class BulkBuild {
                    AddRun&& add);
 
   const KeySpec spec_;
+  const uint32_t threads_;
   BulkLoader main_;
   BulkLoader nulls_;
   bool main_packed_ = false;

@@ -379,6 +379,23 @@ void DurableStore::MarkNodesUnstamped() noexcept {
   }
 }
 
+void DurableStore::WriteEarly(uint32_t first, uint32_t blocks) {
+  if (windows_->keeps_private() || track_touched_) return;
+  const uint64_t lsn = shared_->applied_lsn.load(std::memory_order_relaxed);
+  const uint32_t end = first + blocks;
+  while (first < end) {
+    const uint32_t window = first / kWindowBlocks;
+    const uint32_t here = std::min(end, (window + 1) * kWindowBlocks);
+    for (uint32_t block = first; block < here; ++block) {
+      StampBlock(reinterpret_cast<BlockHeader*>(windows_->BlockAddress(block)), lsn);
+    }
+    fs_->StartWriteback(windows_->SegmentPath(window).c_str(),
+                        uint64_t{first % kWindowBlocks} * kBlockBytes,
+                        uint64_t{here - first} * kBlockBytes);
+    first = here;
+  }
+}
+
 Status DurableStore::WriteCaptureInPlace() {
   bool done = false;
   while (!done) XT_RETURN_IF_ERROR(CaptureStep(UINT32_MAX, &done));

@@ -120,6 +120,9 @@ class DurableStore final : public NodeStore, public OperationLog {
   // `position` begins at 0 and is kept between the steps. kNeedMemory as Stage*.
   Status CompactStep(uint32_t nodes_max, uint64_t* position, uint32_t limit, bool* done);
 
+  // From any thread of a bulk load: stamps blocks of staged nodes that will not change before they are in a
+  // capture, and starts to write them, which the fold then need not wait for.
+  void WriteEarly(uint32_t first, uint32_t blocks);
   // All four steps, and a second sync so that both slots name this capture: bulk build. With no
   // concurrent user.
   Status WriteCaptureInPlace();

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -50,7 +51,8 @@ class RuntimeIndex : public Index {
   virtual Status CheckStore(std::vector<std::string>* problems) = 0;
   virtual Status Usable() const = 0;
   Status Load(const double* lo, const double* hi, const uint64_t* record_ids, uint64_t count,
-              uint32_t threads) XT_REQUIRES(writer_mutex_);
+              uint32_t threads, std::function<void(uint32_t first_block, uint32_t blocks)> filled = {})
+      XT_REQUIRES(writer_mutex_);
 
   DurableRuntime* const runtime_;
   NodeStore* const node_store_;

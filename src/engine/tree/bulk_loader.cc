@@ -17,6 +17,8 @@ namespace {
 constexpr uint32_t kInnerFillPercentMin = 90;
 // Exact leaves in a run of an external load: some 2 MB of boxes.
 constexpr uint32_t kRunLeaves = 256;
+// Blocks that are said to be filled at a time: 1 MiB.
+constexpr uint32_t kFilledBlocks = 128;
 // Added entries are kept in chunks, so that growing copies nothing.
 constexpr uint32_t kChunkShift = 14;
 constexpr uint32_t kChunkEntries = 1u << kChunkShift;
@@ -72,12 +74,20 @@ struct BulkLoader::State {
   }
 
   const double* lo(uint64_t i) const {
+    if (borrowed_lo != nullptr) return borrowed_lo + i * spec.dims;
     return chunks[i >> kChunkShift].get() + (i & (kChunkEntries - 1)) * stride;
   }
-  const double* hi(uint64_t i) const { return leaf.corners == 1 ? lo(i) : lo(i) + spec.dims; }
+  const double* hi(uint64_t i) const {
+    if (leaf.corners == 1) return lo(i);
+    return borrowed_lo != nullptr ? borrowed_hi + i * spec.dims : lo(i) + spec.dims;
+  }
+  uint64_t id(uint64_t i) const { return borrowed_lo != nullptr ? borrowed_ids[i] : ids[i]; }
+  uint64_t added() const { return borrowed_lo != nullptr ? borrowed : ids.size(); }
 
   Status ReserveAll(uint64_t leaves);
   Status Stage(const NodeLayout& layout, uint32_t level, NodeRef* node);
+  void FillLeaves(const std::vector<LeafPlan::Leaf>& planned, const std::vector<uint32_t>& order,
+                  const std::vector<NodeRef>& nodes, uint64_t begin, uint64_t end);
   Status PackAdded();
   Status PackPending(bool all);
   Status PackUpper(NodeRef* root, uint32_t* height);
@@ -96,6 +106,10 @@ struct BulkLoader::State {
   std::vector<std::unique_ptr<double[]>> chunks;
   std::vector<uint64_t> ids;
   uint64_t taken = 0;
+  const double* borrowed_lo = nullptr;  // Not null: instead of these.
+  const double* borrowed_hi = nullptr;
+  const uint64_t* borrowed_ids = nullptr;
+  uint64_t borrowed = 0;
   std::unique_ptr<LeafPlan> plan;  // Of all that was added, kept while Finish is repeated.
 
   // External.
@@ -127,7 +141,7 @@ Status BulkLoader::Add(const double* lo, const double* hi, const uint64_t* recor
                        uint32_t count) {
   State& s = *state_;
   const uint32_t dims = s.spec.dims;
-  XT_ASSERT(s.sorted_entries == 0 && s.taken == 0);
+  XT_ASSERT(s.sorted_entries == 0 && s.taken == 0 && s.borrowed_lo == nullptr);
   // More entries than this would need wider sort keys; such builds go through the external sort.
   if (s.ids.size() + count > UINT32_MAX) {
     return Status::InvalidArgument("too many entries to sort in memory");
@@ -146,6 +160,19 @@ Status BulkLoader::Add(const double* lo, const double* hi, const uint64_t* recor
     XT_ASSERT(record_ids[i] <= kRecordIdMax);
     s.ids.push_back(record_ids[i]);
   }
+  return Status::Ok();
+}
+
+Status BulkLoader::Borrow(const double* lo, const double* hi, const uint64_t* record_ids,
+                          uint64_t count) {
+  State& s = *state_;
+  XT_ASSERT(s.sorted_entries == 0 && s.added() == 0);
+  if (count == 0) return Status::Ok();
+  if (count > UINT32_MAX) return Status::InvalidArgument("too many entries to sort in memory");
+  s.borrowed_lo = lo;
+  s.borrowed_hi = hi;
+  s.borrowed_ids = record_ids;
+  s.borrowed = count;
   return Status::Ok();
 }
 
@@ -202,20 +229,63 @@ Status BulkLoader::State::Stage(const NodeLayout& layout, uint32_t level, NodeRe
   return Status::Ok();
 }
 
+// Fills the leaves [begin, end), and says so of runs of neighbouring blocks.
+void BulkLoader::State::FillLeaves(const std::vector<LeafPlan::Leaf>& planned,
+                                   const std::vector<uint32_t>& order,
+                                   const std::vector<NodeRef>& nodes, uint64_t begin, uint64_t end) {
+  EntryList list(spec.dims);
+  uint32_t run_first = 0, run_end = 0;
+  const auto end_run = [&] {
+    if (options.filled && run_first < run_end) options.filled(run_first, run_end - run_first);
+    run_first = run_end;
+  };
+  for (uint64_t n = begin; n < end && !options.cancelled(); ++n) {
+    const LeafPlan::Leaf& here = planned[n];
+    list.Resize(here.count);
+    for (uint32_t i = 0; i < here.count; ++i) {
+      constexpr uint64_t kAhead = 16;
+      const uint64_t e = here.begin + i;
+      if (e + kAhead < order.size()) {
+        const uint32_t ahead = order[e + kAhead];
+        __builtin_prefetch(lo(ahead));
+        if (borrowed_lo != nullptr) __builtin_prefetch(hi(ahead));
+        __builtin_prefetch(borrowed_lo != nullptr ? &borrowed_ids[ahead] : &ids[ahead]);
+      }
+      CopyCoords(list.mutable_lo(i), lo(order[e]), spec.dims);
+      CopyCoords(list.mutable_lo(i) + spec.dims, hi(order[e]), spec.dims);
+      const uint64_t record_id = id(order[e]);
+      XT_ASSERT(record_id <= kRecordIdMax);
+      list.SetId(i, record_id);
+    }
+    BlockHeader* node = nodes[n].node;
+    here.layout->Build(node, list, nullptr, here.count,
+                       here.layout->group_size == plan->shares().group_size);
+    leaves.Set(n, here.layout->Bounds(node), nodes[n].id);
+    if (node->block_number != run_end || run_end - run_first >= kFilledBlocks) {
+      end_run();
+      run_first = node->block_number;
+    }
+    run_end = node->block_number + (1u << here.layout->base_order);
+  }
+  end_run();
+}
+
 // Packs what Add took. All leaves are staged first, then filled by all threads.
 Status BulkLoader::State::PackAdded() {
   const uint32_t threads = options.threads;
+  const uint64_t entries = added();
   if (plan == nullptr) {
-    plan = std::make_unique<LeafPlan>(spec, options.leaf_fill_percent, ids.size(),
-                                      [this](uint64_t i) { return lo(i); }, threads);
+    plan = std::make_unique<LeafPlan>(spec, options.leaf_fill_percent, entries,
+                                      [this](uint64_t i, uint32_t c) { return c == 0 ? lo(i) : hi(i); },
+                                      threads);
   }
   XT_RETURN_IF_ERROR(ReserveAll(plan->leaves_max()));
   std::vector<uint32_t> order;
   {
-    ScratchArray<float> centres(ids.size() * spec.dims);
+    ScratchArray<float> centres(entries * spec.dims);
     RunThreads(threads, [&](uint32_t t) {
-      const uint64_t end = ids.size() * (t + 1) / threads;
-      for (uint64_t i = ids.size() * t / threads; i < end; ++i) {
+      const uint64_t end = entries * (t + 1) / threads;
+      for (uint64_t i = entries * t / threads; i < end; ++i) {
         for (uint32_t d = 0; d < spec.dims; ++d) {
           centres[i * spec.dims + d] = CentreOf(lo(i)[d], hi(i)[d]);
         }
@@ -232,23 +302,7 @@ Status BulkLoader::State::PackAdded() {
   }
   leaves.Resize(nodes.size());
   RunThreads(threads, [&](uint32_t t) {
-    EntryList list(spec.dims);
-    const uint64_t end = nodes.size() * (t + 1) / threads;
-    for (uint64_t n = nodes.size() * t / threads; n < end && !options.cancelled(); ++n) {
-      const LeafPlan::Leaf& here = planned[n];
-      list.Clear();
-      for (uint64_t e = here.begin; e < here.begin + here.count; ++e) {
-        constexpr uint64_t kAhead = 16;
-        if (e + kAhead < order.size()) {
-          __builtin_prefetch(lo(order[e + kAhead]));
-          __builtin_prefetch(&ids[order[e + kAhead]]);
-        }
-        list.Add(lo(order[e]), hi(order[e]), ids[order[e]]);
-      }
-      here.layout->Build(nodes[n].node, list, nullptr, list.size(),
-                         here.layout->group_size == plan->shares().group_size);
-      leaves.Set(n, here.layout->Bounds(nodes[n].node), nodes[n].id);
-    }
+    FillLeaves(planned, order, nodes, nodes.size() * t / threads, nodes.size() * (t + 1) / threads);
   });
   return Cancelled();
 }
@@ -259,7 +313,9 @@ Status BulkLoader::State::PackPending(bool all) {
   // Two runs' worth are kept back, so that the last leaves can share.
   if (!all && pending.size() < 2 * run_entries) return Status::Ok();
   const LeafPlan run(spec, options.leaf_fill_percent, all ? pending.size() : run_entries,
-                     [this](uint64_t i) { return pending.lo(static_cast<uint32_t>(i)); }, 1);
+                     [this](uint64_t i, uint32_t c) {
+                       return c == 0 ? pending.lo(static_cast<uint32_t>(i)) : pending.hi(static_cast<uint32_t>(i));
+                     }, 1);
   const NodeShares& shares = run.shares();
   XT_RETURN_IF_ERROR(ReserveAll(run.leaves_max()));
   std::vector<float> centres;
@@ -288,7 +344,7 @@ Status BulkLoader::State::PackPending(bool all) {
 Status BulkLoader::AddSorted(const double* lo, const double* hi, const uint64_t* record_ids,
                              uint32_t count) {
   State& s = *state_;
-  XT_ASSERT(s.ids.empty());
+  XT_ASSERT(s.added() == 0);
   // Packing comes first, since it may ask for memory; the batch is then taken without fail.
   XT_RETURN_IF_ERROR(s.PackPending(false));
   for (uint32_t i = 0; i < count; ++i) {
@@ -339,7 +395,7 @@ Status BulkLoader::State::PackUpper(NodeRef* root, uint32_t* height) {
 Status BulkLoader::Finish() {
   State& s = *state_;
   XT_ASSERT(!s.published);
-  const uint64_t entries = s.sorted_entries + s.ids.size();
+  const uint64_t entries = s.sorted_entries + s.added();
   if (entries == 0) return Status::Ok();
   if (s.sorted_entries == 0) {
     XT_RETURN_IF_ERROR(s.PackAdded());

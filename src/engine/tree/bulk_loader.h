@@ -16,6 +16,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "base/status.h"
@@ -30,6 +31,8 @@ struct BulkOptions {
   // Once one of these words is not zero, Finish returns kCancelled soon. A host's signal handler sets
   // them. May be null.
   const volatile int* cancel[2] = {nullptr, nullptr};
+  // Called, by any of the threads, for blocks of leaves that will not change any more. Packing goes on meanwhile.
+  std::function<void(uint32_t first_block, uint32_t blocks)> filled = {};
   bool cancelled() const {
     for (const volatile int* word : cancel) {
       if (word != nullptr && __atomic_load_n(word, __ATOMIC_RELAXED) != 0) return true;
@@ -53,6 +56,8 @@ class BulkLoader {
   Status Add(const double* lo, const double* hi, const uint64_t* record_ids, uint32_t count);
   // REQUIRES: nothing is left of what Add took (TakeAdded has taken it).
   Status AddSorted(const double* lo, const double* hi, const uint64_t* record_ids, uint32_t count);
+  // In place of Add: the caller's arrays, which stay as they are until Finish has succeeded, or this is gone.
+  Status Borrow(const double* lo, const double* hi, const uint64_t* record_ids, uint64_t count);
   uint64_t memory_bytes() const;  // What Add has taken so far.
   // Takes the added entries out again, in batches, to move them to an external sort. `hi` may be
   // null for points.

@@ -20,17 +20,19 @@ uint32_t PackedEntries(const NodeLayout& layout, uint32_t fill_percent) {
 namespace {
 
 // The largest scale that all but `odd_max` of the keys are small enough for; -1 if there is none.
-int CommonScale(uint64_t entries, uint32_t sides, const LeafPlan::KeyOf& key_of, uint64_t odd_max,
-                uint32_t threads) {
+int CommonScale(uint64_t entries, uint32_t dims, uint32_t corners, const LeafPlan::KeyOf& key_of,
+                uint64_t odd_max, uint32_t threads) {
   std::atomic<uint64_t> keys[kDecimalScaleMax + 2] = {};  // By their largest scale + 1.
   RunThreads(threads, [&](uint32_t t) {
     uint64_t here[kDecimalScaleMax + 2] = {};
     const uint64_t end = entries * (t + 1) / threads;
     for (uint64_t i = entries * t / threads; i < end; ++i) {
-      const double* key = key_of(i);
       double magnitude = 0;
-      // A NaN is passed over here, and is not decimal in any scale.
-      for (uint32_t s = 0; s < sides; ++s) magnitude = std::max(magnitude, std::fabs(key[s]));
+      for (uint32_t c = 0; c < corners; ++c) {
+        const double* corner = key_of(i, c);
+        // A NaN is passed over here, and is not decimal in any scale.
+        for (uint32_t d = 0; d < dims; ++d) magnitude = std::max(magnitude, std::fabs(corner[d]));
+      }
       ++here[DecimalScaleFor(magnitude) + 1];
     }
     for (int s = 0; s < kDecimalScaleMax + 2; ++s) keys[s] += here[s];
@@ -55,9 +57,9 @@ LeafPlan::LeafPlan(const KeySpec& spec, uint32_t fill_percent, uint64_t entries,
 const NodeLayout& LeafPlan::Survey(const KeySpec& spec, uint64_t entries, const KeyOf& key_of,
                                    uint32_t threads) {
   if (!NodeLayout::HasDecimal(spec)) return exact_;
-  const uint32_t sides = uint32_t{spec.dims} * exact_.corners;
+  const uint32_t dims = spec.dims, corners = exact_.corners;
   const uint64_t odd_max = (entries + kKeysPerOdd - 1) / kKeysPerOdd;
-  const int scale = CommonScale(entries, sides, key_of, odd_max, threads);
+  const int scale = CommonScale(entries, dims, corners, key_of, odd_max, threads);
   if (scale < 0) return exact_;
   const NodeLayout& decimal = NodeLayout::DecimalLeaf(spec, scale);
   odd_.resize(entries);
@@ -66,7 +68,8 @@ const NodeLayout& LeafPlan::Survey(const KeySpec& spec, uint64_t entries, const 
     const uint64_t end = entries * (t + 1) / threads;
     uint64_t odd = 0;
     for (uint64_t i = entries * t / threads; i < end && odd <= odd_max; ++i) {
-      odd_[i] = !AreDecimal(key_of(i), sides, decimal.unit);
+      odd_[i] = !AreDecimal(key_of(i, 0), dims, decimal.unit) ||
+                (corners == 2 && !AreDecimal(key_of(i, 1), dims, decimal.unit));
       odd += odd_[i];
     }
     odd_keys += odd;

@@ -28,8 +28,8 @@ uint32_t PackedEntries(const NodeLayout& layout, uint32_t fill_percent);
 
 class LeafPlan {
  public:
-  // The coordinates of entry i, corner after corner as the layouts have them.
-  using KeyOf = std::function<const double*(uint64_t)>;
+  // Corner c of entry i.
+  using KeyOf = std::function<const double*(uint64_t i, uint32_t c)>;
   // Leaf i holds the entries order[begin] to order[begin + count - 1].
   struct Leaf {
     uint64_t begin;

@@ -59,6 +59,32 @@ TEST(BulkBuild, RunsOfOrderedAndUnorderedKeysGoToTheirTrees) {
   }
 }
 
+TEST(BulkBuild, BorrowedRowsGoWhereAddedOnesDo) {
+  for (const uint32_t threads : {1u, 3u}) {
+    for (uint32_t pattern = 0; pattern < 64; ++pattern) {
+      SCOPED_TRACE(pattern);
+      Epochs epochs(2);
+      IndexOptions options;
+      options.spec = KeySpec{2, CoordType::kF64, pattern % 2 == 0 ? KeyKind::kPoint : KeyKind::kBox};
+      MemoryStore store(options, epochs.get());
+      std::vector<double> lo, hi;
+      std::vector<uint64_t> ids, ordered, others;
+      for (uint32_t i = 0; i < 6; ++i) {
+        const bool unordered = pattern >> i & 1;
+        lo.insert(lo.end(), {double(i), unordered && pattern % 2 == 0 ? NAN : 1.0});
+        hi.insert(hi.end(), {double(i), unordered ? NAN : 2.0});
+        ids.push_back(10 + i);
+        (unordered ? others : ordered).push_back(10 + i);
+      }
+      BulkBuild build(&store, threads);
+      ASSERT_TRUE(build.Borrow(lo.data(), pattern % 2 == 0 ? nullptr : hi.data(), ids.data(), 6).ok());
+      ASSERT_TRUE(build.Pack().ok());
+      EXPECT_EQ(IdsOf(&store, &epochs, kTreeMain), ordered);
+      EXPECT_EQ(IdsOf(&store, &epochs, kTreeNull), others);
+    }
+  }
+}
+
 TEST(BulkBuild, NothingAddedLeavesTheIndexEmpty) {
   Epochs epochs(2);
   MemoryStore store(IndexOptions{}, epochs.get());

@@ -6,6 +6,10 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+#include <mutex>
+#include <string_view>
+
 #include "tree/curve.h"
 #include "tree/scan_helpers.h"
 
@@ -90,6 +94,44 @@ TEST(BulkLoader, PacksTheSameTreeWithAnyNumberOfThreads) {
     }
   }
   EXPECT_EQ(orders[0], orders[1]);
+}
+
+TEST(BulkLoader, PacksBorrowedEntriesOfEveryShapeAndSaysWhichBlocksAreFull) {
+  for (const TestLeaf& leaf : TestLeaves()) {
+    SCOPED_TRACE(LeafName(leaf));
+    TestTree tree(leaf.spec);
+    RandomKeys random(leaf, 67);
+    random.keys_per_odd = 5000;
+    FillModel(&tree, &random, 5000);
+    std::vector<double> lo, hi;
+    std::vector<uint64_t> ids;
+    for (const auto& [id, key] : tree.model) {
+      lo.insert(lo.end(), key.lo, key.lo + tree.dims());
+      hi.insert(hi.end(), key.hi, key.hi + tree.dims());
+      ids.push_back(id);
+    }
+    std::mutex mutex;
+    std::map<uint32_t, uint64_t> filled;  // What the leaf in such a block was when it was full.
+    const auto hash = [&](uint32_t block) {
+      const auto* bytes = reinterpret_cast<const char*>(tree.store.windows()->BlockAddress(block));
+      return std::hash<std::string_view>()({bytes, kBlockBytes});
+    };
+    BulkOptions options{90, 3};
+    options.filled = [&](uint32_t first, uint32_t blocks) {
+      std::lock_guard lock(mutex);
+      for (uint32_t b = first; b < first + blocks; ++b) {
+        EXPECT_TRUE(filled.emplace(b, hash(b)).second) << b;
+      }
+    };
+    BulkLoader loader(&tree.store, kTreeMain, options);
+    ASSERT_TRUE(loader.Borrow(lo.data(), leaf.spec.kind == KeyKind::kPoint ? nullptr : hi.data(),
+                              ids.data(), ids.size()).ok());
+    ASSERT_TRUE(loader.Finish().ok());
+    tree.Check();
+    const uint32_t base = 1u << NodeLayout::ExactLeaf(leaf.spec).base_order;
+    EXPECT_EQ(filled.size(), tree.shared().nodes_by_level[0].load() * base);
+    for (const auto& [block, before] : filled) EXPECT_EQ(hash(block), before) << block;
+  }
 }
 
 TEST(BulkLoader, FillsLeavesAsAsked) {

@@ -26,7 +26,8 @@ struct LeafPlanTest : ::testing::Test {
     for (uint32_t i = 0; i < kEntries; ++i) order.push_back(i * 7 % kEntries);
   }
   LeafPlan Plan(uint32_t threads = 1) const {
-    return LeafPlan(kBoxes, 90, kEntries, [this](uint64_t i) { return &sides[i * kSides]; }, threads);
+    const auto corner = [this](uint64_t i, uint32_t c) { return &sides[i * kSides + 2 * c]; };
+    return LeafPlan(kBoxes, 90, kEntries, corner, threads);
   }
   // Makes a key odd. The first side only: no other is looked at then.
   void MakeOdd(uint64_t key, double x = 1.0 / 3) { sides[key * kSides] = x; }
@@ -122,7 +123,8 @@ TEST(LeafPlan, OfEveryShapeFitsItsLayouts) {
     }
     keys[4'321 * sides] = -0.0;  // Odd.
     for (const uint32_t fill : {10u, 80u, 100u}) {
-      const LeafPlan plan(leaf.spec, fill, kSome, [&](uint64_t i) { return &keys[i * sides]; }, 2);
+      const auto corner = [&](uint64_t i, uint32_t c) { return &keys[i * sides + c * leaf.spec.dims]; };
+      const LeafPlan plan(leaf.spec, fill, kSome, corner, 2);
       std::vector<uint32_t> order(kSome);
       for (uint32_t i = 0; i < kSome; ++i) order[i] = i;
       uint64_t next = 0;
