@@ -144,7 +144,8 @@ copy_file(int fd, const char *name)
 		power_die(__LINE__);
 	snprintf(own, sizeof(own), "/proc/self/fd/%d", fd);
 	from = sys_open(own, O_RDONLY, 0);
-	to = sys_open(path, O_RDWR, 0);
+	/* Who made the file may have been killed before the journal had its name. */
+	to = sys_open(path, O_RDWR | O_CREAT, 0600);
 	if (from < 0 || to < 0)
 	{
 		power_trouble(shadow_dir, "sync of %s: %s\n", name, strerror(errno));
