@@ -401,8 +401,7 @@ void DeltaLog::UnreserveShared(uint32_t payload_bytes) noexcept {
 }
 
 void DeltaLog::AppendShared(OpType type, uint32_t tree, const std::byte* payload,
-                            uint32_t payload_bytes, uint32_t reserved_bytes,
-                            uint64_t lsn) noexcept {
+                            uint32_t payload_bytes, uint64_t lsn) noexcept {
   if (!enabled_) return;
   LogShared* log = shared_;
   BlockHeader* block = CurrentBlock();
@@ -411,8 +410,8 @@ void DeltaLog::AppendShared(OpType type, uint32_t tree, const std::byte* payload
   {
     SpinLatch latch(&log->latch);
     log->latch_waits += latch.waited();
-    XT_ASSERT(payload_bytes <= reserved_bytes && log->reserved_bytes >= FrameBytes(reserved_bytes));
-    log->reserved_bytes -= FrameBytes(reserved_bytes);
+    XT_ASSERT(log->reserved_bytes >= bytes);
+    log->reserved_bytes -= bytes;
     LogFrame* frame = StartFrame(block, type, tree, bytes, lsn);
     std::memcpy(frame + 1, payload, payload_bytes);
     SealFrame(frame, bytes);

@@ -147,9 +147,10 @@ class DeltaLog {
   // come in. False: no block is open that has the room, which takes Reserve.
   bool ReserveShared(uint32_t payload_bytes);
   void UnreserveShared(uint32_t payload_bytes) noexcept;
-  // REQUIRES: payload_bytes <= reserved_bytes, which is what ReserveShared was called with.
+  // REQUIRES: ReserveShared of as many bytes. What is promised and not taken would have others open a block
+  // where there is room.
   void AppendShared(OpType type, uint32_t tree, const std::byte* payload, uint32_t payload_bytes,
-                    uint32_t reserved_bytes, uint64_t lsn) noexcept;
+                    uint64_t lsn) noexcept;
   // The commit frame; the file has it then. REQUIRES: Reserve(0).
   void AppendCommit() noexcept;
 

@@ -137,16 +137,13 @@ std::byte* PutBytes(std::byte* to, const void* from, size_t bytes) {
   return to + bytes;
 }
 
-constexpr uint32_t kInsertPayloadBytesMax = sizeof(uint64_t) + kPackedBytesMax;
-
-// The payload of an insertion's frame. Returns its length.
-uint32_t PutInsert(std::byte* to, const KeySpec& spec, const Key& key, uint64_t record_id) {
+void PutInsert(const KeySpec& spec, const Key& key, uint64_t record_id, InsertPayload* payload) {
   uint8_t packing;
   const uint32_t bytes = PackCoords(key.lo, key.hi, spec.dims, spec.kind == KeyKind::kPoint,
-                                    to + sizeof(record_id), &packing);
+                                    payload->data + sizeof(record_id), &packing);
   const uint64_t word = record_id | uint64_t{packing} << kPackingShift;
-  PutBytes(to, &word, sizeof(word));
-  return bytes + static_cast<uint32_t>(sizeof(record_id));
+  PutBytes(payload->data, &word, sizeof(word));
+  payload->bytes = bytes + static_cast<uint32_t>(sizeof(record_id));
 }
 
 }  // namespace
@@ -161,27 +158,28 @@ void DurableStore::AppendInsert(uint32_t tree, const KeySpec& spec, const Key& k
                                 uint64_t record_id, uint64_t lsn) noexcept {
   NoteApplied(shared_, lsn);
   if (!log_.enabled()) return;
-  std::byte payload[kInsertPayloadBytesMax];
-  const uint32_t bytes = PutInsert(payload, spec, key, record_id);
-  std::memcpy(log_.AppendBegin(OpType::kInsert, tree, bytes, lsn), payload, bytes);
+  InsertPayload payload;
+  PutInsert(spec, key, record_id, &payload);
+  std::memcpy(log_.AppendBegin(OpType::kInsert, tree, payload.bytes, lsn), payload.data, payload.bytes);
   log_.AppendEnd();
   CountOperation();
 }
 
-bool DurableStore::ReserveFrameShared(uint32_t payload_bytes) {
-  return log_.ReserveShared(payload_bytes);
+bool DurableStore::ReserveInsertShared(const KeySpec& spec, const Key& key, uint64_t record_id,
+                                       InsertPayload* payload) {
+  if (!log_.enabled()) return true;
+  PutInsert(spec, key, record_id, payload);
+  return log_.ReserveShared(payload->bytes);
 }
 
-void DurableStore::UnreserveFrameShared(uint32_t payload_bytes) noexcept {
-  log_.UnreserveShared(payload_bytes);
+void DurableStore::UnreserveInsertShared(const InsertPayload& payload) noexcept {
+  if (log_.enabled()) log_.UnreserveShared(payload.bytes);
 }
 
-void DurableStore::AppendInsertShared(uint32_t tree, const KeySpec& spec, const Key& key,
-                                      uint64_t record_id, uint64_t lsn) noexcept {
+void DurableStore::AppendInsertShared(uint32_t tree, const InsertPayload& payload,
+                                      uint64_t lsn) noexcept {
   if (!log_.enabled()) return;
-  std::byte payload[kInsertPayloadBytesMax];
-  const uint32_t bytes = PutInsert(payload, spec, key, record_id);
-  log_.AppendShared(OpType::kInsert, tree, payload, bytes, InsertPayloadBytes(spec), lsn);
+  log_.AppendShared(OpType::kInsert, tree, payload.data, payload.bytes, lsn);
   shared_->capture.ops_since_commit.fetch_add(1, std::memory_order_relaxed);
 }
 

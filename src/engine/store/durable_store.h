@@ -70,11 +70,11 @@ class DurableStore final : public NodeStore, public OperationLog {
                     uint64_t lsn) noexcept override;
   void AppendDelete(uint32_t tree, const KeySpec& spec, const Key& bound,
                     const uint64_t* record_ids, uint32_t count, uint64_t lsn) noexcept override;
-  bool ReserveFrameShared(uint32_t payload_bytes) override;
-  void UnreserveFrameShared(uint32_t payload_bytes) noexcept override;
+  bool ReserveInsertShared(const KeySpec& spec, const Key& key, uint64_t record_id,
+                           InsertPayload* payload) override;
+  void UnreserveInsertShared(const InsertPayload& payload) noexcept override;
   uint64_t LastBlock() const noexcept override { return log_.end_mark() >> 16; }
-  void AppendInsertShared(uint32_t tree, const KeySpec& spec, const Key& key,
-                          uint64_t record_id, uint64_t lsn) noexcept override;
+  void AppendInsertShared(uint32_t tree, const InsertPayload& payload, uint64_t lsn) noexcept override;
   // Standalone: what was applied so far is committed once the log is synced. REQUIRES:
   // ReserveFrame(0).
   void AppendCommit() noexcept;

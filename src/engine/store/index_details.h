@@ -14,6 +14,7 @@
 
 #include "base/status.h"
 #include "store/store_interface.h"
+#include "tree/packed_coords.h"
 #include "tree/xtree.h"
 
 namespace xtree {
@@ -21,6 +22,12 @@ namespace xtree {
 struct IndexOptions {
   KeySpec spec{2, CoordType::kF64, KeyKind::kBox};
   uint32_t leaf_fill_percent = 85;
+};
+
+// The payload of the log frame of an insertion.
+struct InsertPayload {
+  uint32_t bytes;
+  std::byte data[sizeof(uint64_t) + kPackedBytesMax];
 };
 
 // Where an operation is logged before it is applied; null for memory.
@@ -35,10 +42,12 @@ class OperationLog {
                             const uint64_t* record_ids, uint32_t count, uint64_t lsn) noexcept = 0;
   // The same for writers beside each other (store/shared_insertion.h), under the writer lock taken shared.
   // False: alone only, as a log may always say. Whoever has got true appends or takes it back.
-  virtual bool ReserveFrameShared(uint32_t) { return false; }
-  virtual void UnreserveFrameShared(uint32_t) noexcept {}
-  virtual void AppendInsertShared(uint32_t, const KeySpec&, const Key&, uint64_t,
-                                  uint64_t) noexcept {}
+  // `payload` is what will be appended, so that no more room is promised than is taken.
+  virtual bool ReserveInsertShared(const KeySpec&, const Key&, uint64_t /* record_id */, InsertPayload*) {
+    return false;
+  }
+  virtual void UnreserveInsertShared(const InsertPayload&) noexcept {}
+  virtual void AppendInsertShared(uint32_t /* tree */, const InsertPayload&, uint64_t /* lsn */) noexcept {}
   // Names the block that has the last frame. Without any lock.
   virtual uint64_t LastBlock() const noexcept { return 0; }
 };

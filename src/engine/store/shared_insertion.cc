@@ -18,13 +18,13 @@ Status SharedInsertion::PreparePinned() {
   bool possible = false;
   log_was_full_ = false;
   XT_RETURN_IF_ERROR(append_.Locate(tree_, key_, &possible));
-  const uint32_t payload_bytes = InsertPayloadBytes(shared->trees[tree_].spec);
-  if (possible && log_ != nullptr && !log_->ReserveFrameShared(payload_bytes)) {
+  const KeySpec& spec = shared->trees[tree_].spec;
+  if (possible && log_ != nullptr && !log_->ReserveInsertShared(spec, key_, record_id_, &payload_)) {
     log_was_full_ = true;
     full_block_ = log_->LastBlock();
   } else if (possible) {
     prepared_ = append_.Reserve();
-    if (!prepared_ && log_ != nullptr) log_->UnreserveFrameShared(payload_bytes);
+    if (!prepared_ && log_ != nullptr) log_->UnreserveInsertShared(payload_);
   }
   if (!prepared_) shared->writers.exclusive_turns.fetch_add(1, std::memory_order_relaxed);
   return Status::Ok();
@@ -33,9 +33,7 @@ Status SharedInsertion::PreparePinned() {
 void SharedInsertion::Apply(uint64_t lsn) noexcept {
   XT_ASSERT(prepared_);
   IndexShared* shared = store_->shared();
-  if (log_ != nullptr) {
-    log_->AppendInsertShared(tree_, shared->trees[tree_].spec, key_, record_id_, lsn);
-  }
+  if (log_ != nullptr) log_->AppendInsertShared(tree_, payload_, lsn);
   append_.Apply(key_, record_id_);
   // The highest of those that have been applied; others below it are still to come, but not once the lock
   // is held exclusively, which is when a capture or redo goes by it.
@@ -50,9 +48,7 @@ void SharedInsertion::Apply(uint64_t lsn) noexcept {
 void SharedInsertion::Discard() noexcept {
   if (!prepared_) return;
   append_.Discard();
-  if (log_ != nullptr) {
-    log_->UnreserveFrameShared(InsertPayloadBytes(store_->shared()->trees[tree_].spec));
-  }
+  if (log_ != nullptr) log_->UnreserveInsertShared(payload_);
   prepared_ = false;
   store_->windows()->Unpin();
 }

@@ -28,6 +28,7 @@ class SharedInsertion {
   // of the log. Let the lock go, take it exclusively, and use IndexDetails. `key` null: the row's key is NULL.
   Status Prepare(const Key* key, uint64_t record_id);
   bool prepared() const { return prepared_; }
+  bool log_was_full() const { return log_was_full_; }
   // Then, without the lock: whether Prepare may do now, since others have opened the log block that was wanted.
   bool MayBeTriedAgain() const { return log_was_full_ && log_->LastBlock() != full_block_; }
   // Logs, then shows the entry. `lsn`: the host's end LSN, 0 if none; those of different writers need not
@@ -46,6 +47,7 @@ class SharedInsertion {
   uint32_t tree_ = 0;
   uint64_t record_id_ = 0;
   Key key_;
+  InsertPayload payload_;
   LeafAppend append_;
 };
 

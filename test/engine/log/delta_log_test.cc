@@ -301,7 +301,7 @@ constexpr uint32_t kPayload = 40;
 void AppendShared(DeltaLog* log, uint64_t value, uint64_t lsn) {
   std::byte payload[kPayload] = {};
   std::memcpy(payload, &value, sizeof(value));
-  log->AppendShared(OpType::kInsert, 0, payload, kPayload, kPayload, lsn);
+  log->AppendShared(OpType::kInsert, 0, payload, kPayload, lsn);
 }
 
 TEST(DeltaLog, RoomIsReservedInTheOpenBlockOnly) {
@@ -331,51 +331,6 @@ TEST(DeltaLog, RoomIsReservedInTheOpenBlockOnly) {
   std::vector<uint64_t> values;
   ASSERT_TRUE(f.Recover(LoadPolicy{}, &values).ok());
   EXPECT_EQ(values, Sequence(0, room + 3));
-}
-
-// What was promised and not taken is there for others, to the end of the block.
-TEST(DeltaLog, AShortFrameGivesBackWhatWasReservedForALongOne) {
-  LogFixture f;
-  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
-  ASSERT_TRUE(f.Append(0).ok());
-  constexpr uint32_t kShort = 12;  // Fills 16.
-  const uint32_t promised = sizeof(LogFrame) + kPayload;
-  const uint32_t taken = sizeof(LogFrame) + FilledPayload(kShort);
-  const uint64_t before = f.shared.bytes.load();
-  uint64_t next = 1;
-  const auto append = [&] {
-    std::byte payload[kShort];
-    std::memset(payload, 0x5a, sizeof(payload));
-    std::memcpy(payload, &next, sizeof(next));
-    f.log->AppendShared(OpType::kInsert, 0, payload, kShort, kPayload, 1000 + next++);
-  };
-  // Two promises at a time, of which one is taken back now and then.
-  for (;;) {
-    const uint32_t offset = f.shared.current_offset;
-    const bool first = f.log->ReserveShared(kPayload);
-    const bool second = f.log->ReserveShared(kPayload);
-    EXPECT_EQ(first, offset + promised <= kBlockBytes);
-    EXPECT_EQ(second, offset + 2 * promised <= kBlockBytes);
-    EXPECT_EQ(f.shared.reserved_bytes, (uint32_t{first} + second) * promised);
-    if (!first) break;
-    append();
-    EXPECT_EQ(f.shared.current_offset, offset + taken);
-    if (!second) continue;
-    EXPECT_EQ(f.shared.reserved_bytes, promised);
-    if (next % 3 == 0) {
-      f.log->UnreserveShared(kPayload);
-    } else {
-      append();
-    }
-  }
-  EXPECT_EQ(f.shared.reserved_bytes, 0u);
-  EXPECT_EQ(f.log->windows()->pins(), 0u);
-  EXPECT_EQ(f.shared.bytes.load() - before, (next - 1) * taken);
-  ASSERT_TRUE(f.Append(next).ok());
-  ASSERT_TRUE(f.Commit().ok());
-  std::vector<uint64_t> values;
-  ASSERT_TRUE(f.Recover(LoadPolicy{}, &values).ok());
-  EXPECT_EQ(values, Sequence(0, next + 1));
 }
 
 TEST(DeltaLog, ARotatedLogHasNoRoomForThoseBeside) {

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <memory>
 #include <random>
@@ -293,6 +294,42 @@ TEST(DurableStore, TheLogGivesKeysBackToTheBit) {
     scan.End();
     s.ExpectSound();
   }
+}
+
+// Writers beside each other promise each other no more of a log block than they take: who meets its end is sure
+// to open the next one.
+TEST(DurableStore, AFullLogBlockIsMetOnce) {
+  constexpr size_t kWriters = 8;
+  Standalone s;
+  ASSERT_TRUE(s.Create().ok());
+  SimRandom random(1);
+  std::deque<std::unique_ptr<SharedInsertion>> under_way;
+  const auto apply = [&] {
+    under_way.front()->Apply(0);
+    under_way.pop_front();
+  };
+  uint64_t full = 0, blocks = 1;
+  for (uint64_t id = 0; id < 5000; ++id) {
+    Key key;
+    for (uint32_t d = 0; d < 2; ++d) key.lo[d] = key.hi[d] = OfKind(id / 16 % 4, &random);
+    auto insertion = std::make_unique<SharedInsertion>(s.store.get(), s.store.get());
+    ASSERT_TRUE(insertion->Prepare(&key, id).ok());
+    if (insertion->prepared()) {
+      under_way.push_back(std::move(insertion));
+      if (under_way.size() == kWriters) apply();
+      continue;
+    }
+    full += insertion->log_was_full();
+    while (!under_way.empty()) apply();
+    const uint64_t last = s.store->LastBlock();
+    ASSERT_TRUE(s.store->details()->PrepareInsert(&key, id).ok());
+    s.store->details()->Apply(0);
+    blocks += s.store->LastBlock() != last;
+  }
+  while (!under_way.empty()) apply();
+  EXPECT_EQ(s.shared->log.reserved_bytes, 0u);
+  EXPECT_GT(full, 20u);
+  EXPECT_LE(full, blocks);
 }
 
 TEST(DurableStore, UncommittedOperationsKeepAFoldWaiting) {
