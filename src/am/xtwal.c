@@ -168,6 +168,19 @@ log_and_apply(Relation index, XtHandle *handle, uint8 info)
 	return lsn;
 }
 
+static uint8
+shape_of(const XtSpec *spec)
+{
+	return spec->dims | (spec->kind == XT_POINT ? XL_SHAPE_POINT : 0);
+}
+
+/* Dimensions of a deletion's bounds. */
+static uint8
+bound_dims(const XtHandle *handle, uint32 tree)
+{
+	return tree == XT_TREE_NULL ? 1 : handle->spec.dims;
+}
+
 void
 XtLogAndApplyInsert(Relation index, XtHandle *handle, const double *lo, const double *hi,
 					uint64 record_id)
@@ -182,8 +195,6 @@ XtLogAndApplyInsert(Relation index, XtHandle *handle, const double *lo, const do
 
 	if (RelationNeedsWAL(index))
 	{
-		bool		point = spec->kind == XT_POINT;
-
 		record.head.node = index->rd_node;
 		record.head.block_hi = (uint16) (record_id >> 32);
 		record.head.block_lo = (uint16) (record_id >> 16);
@@ -192,8 +203,9 @@ XtLogAndApplyInsert(Relation index, XtHandle *handle, const double *lo, const do
 		record.head.packing = 0;
 		if (lo != NULL)
 		{
-			record.head.shape = spec->dims | (point ? XL_SHAPE_POINT : 0);
-			bytes = xt_pack_coords(lo, hi, spec->dims, point, record.key, &record.head.packing);
+			record.head.shape = shape_of(spec);
+			bytes = xt_pack_coords(lo, hi, spec->dims, spec->kind == XT_POINT, record.key,
+								   &record.head.packing);
 		}
 		XLogBeginInsert();
 		StaticAssertStmt(sizeof(record.head) == SizeOfXtreeInsert, "the key follows");
@@ -215,7 +227,7 @@ XtLogAndApplyDelete(Relation index, XtHandle *handle, uint32 tree, const double 
 		head.node = index->rd_node;
 		head.count = count;
 		head.tree = tree;
-		head.dims = tree == XT_TREE_NULL ? 1 : handle->spec.dims;
+		head.dims = bound_dims(handle, tree);
 		/* The low 48 bits, little-endian. */
 		for (uint32 i = 0; i < count; i++)
 			memcpy(tids + i * XL_TID_BYTES, &record_ids[i], XL_TID_BYTES);
@@ -342,11 +354,11 @@ static void
 say_malformed(XLogReaderState *record, XtError *error)
 {
 	error->code = XT_CORRUPTION;
-	snprintf(error->message, sizeof(error->message), "the WAL record at %X/%X is malformed",
+	snprintf(error->message, sizeof(error->message), "the WAL record at %X/%X is malformed, or not of this index",
 			 LSN_FORMAT_ARGS(record->ReadRecPtr));
 }
 
-/* The key of an insertion. False if the record has none of its shape. */
+/* Reads the key behind the head of an insertion. False if what follows is no key of the head's shape. */
 static bool
 get_key(XLogReaderState *record, const xl_xtree_insert *head, double *lo, double *hi)
 {
@@ -374,18 +386,10 @@ redo_insert(XLogReaderState *record)
 	if (handle == NULL)
 		return;
 	record_id = ((uint64) head.block_hi << 32) | ((uint64) head.block_lo << 16) | head.offset;
-	ok = head.shape == 0 || get_key(record, &head, lo, hi);
+	ok = head.shape == 0 ||
+		(head.shape == shape_of(&handle->spec) && get_key(record, &head, lo, hi));
 	if (!ok)
 		say_malformed(record, &error);
-	else if (head.shape != 0 && (head.shape & XL_SHAPE_DIMS) != handle->spec.dims)
-	{
-		ok = false;
-		error.code = XT_CORRUPTION;
-		snprintf(error.message, sizeof(error.message),
-				 "the WAL record at %X/%X has a key of %d dimensions, the index %d",
-				 LSN_FORMAT_ARGS(record->ReadRecPtr), head.shape & XL_SHAPE_DIMS,
-				 handle->spec.dims);
-	}
 	else
 	{
 		do
@@ -414,7 +418,7 @@ redo_delete(XLogReaderState *record)
 	if (handle == NULL)
 		return;
 	p += SizeOfXtreeDelete;
-	if (head.dims > XT_DIMS_MAX || head.count > XT_DELETE_BATCH_MAX ||
+	if (head.dims != bound_dims(handle, head.tree) || head.count > XT_DELETE_BATCH_MAX ||
 		XLogRecGetDataLen(record) != SizeOfXtreeDelete + 2 * head.dims * sizeof(double) +
 		head.count * XL_TID_BYTES)
 		say_malformed(record, &error);

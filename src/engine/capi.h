@@ -205,11 +205,12 @@ XT_API uint32_t xt_data_blocks(const XtIndex *index) XT_NOEXCEPT;
 XT_API void *xt_block_address(XtIndex *index, uint32_t block, XtError *error) XT_NOEXCEPT;
 
 /* --- Changes: prepare may fail, apply cannot -------------------------------------------------- */
-/* Coordinates as logs have them (tree/packed_coords.h). Writes at most XT_PACKED_BYTES_MAX, returns how many; `packing`
- * is needed to read them: false if no key of that shape is so long, or packed so. A point's hi is its lo. */
+/* A key's coordinates as logs have them (tree/packed_coords.h). Writes them to `to`, at most XT_PACKED_BYTES_MAX bytes, and
+ * to `packing` what it takes to read them; returns how many bytes. A point's `hi` is neither read nor written. */
 #define XT_PACKED_BYTES_MAX (2 * XT_DIMS_MAX * 8)
 XT_API uint32_t xt_pack_coords(const double *lo, const double *hi, uint32_t dims, bool point,
 							   char *to, uint8_t *packing) XT_NOEXCEPT;
+/* Reads them; a point's `hi` becomes its `lo`. False, if that is not the length of a key packed so. dims <= XT_DIMS_MAX. */
 XT_API bool xt_unpack_coords(const char *from, uint32_t bytes, uint8_t packing, uint32_t dims,
 							 bool point, double *lo, double *hi) XT_NOEXCEPT;
 /* W. `lo`, `hi`: dims doubles (hi is ignored for points). lo NULL: the row's key is NULL. A key with a

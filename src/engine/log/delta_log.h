@@ -50,7 +50,7 @@ enum class OpType : uint8_t {
                 // position that was known to be on disk when the frame was written.
 };
 
-inline constexpr uint32_t kPackingShift = 48;  // Above a record id.
+inline constexpr uint32_t kPackingShift = 48;  // Above kRecordIdMax.
 
 // On disk: DO NOT REORDER.
 struct LogFrame {

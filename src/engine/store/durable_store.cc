@@ -137,6 +137,8 @@ std::byte* PutBytes(std::byte* to, const void* from, size_t bytes) {
   return to + bytes;
 }
 
+static_assert(kRecordIdMax >> kPackingShift == 0);
+
 void PutInsert(const KeySpec& spec, const Key& key, uint64_t record_id, InsertPayload* payload) {
   uint8_t packing;
   const uint32_t bytes = PackCoords(key.lo, key.hi, spec.dims, spec.kind == KeyKind::kPoint,
