@@ -1,17 +1,18 @@
 # The suites of make check; sourced by check.sh after common.sh. Each function runs one suite,
 # leaves its logs in $CHECK, names what failed, and sets suite_passed and suite_failed.
 
-# The programs with threads in them, and those tests of them that have any where the others would take
-# long; ThreadSanitizer has nothing to say about the rest.
+# The programs with threads in them, and of their tests those of one thread that would take long, and those of
+# tree_test that have any; ThreadSanitizer has nothing to say about the rest.
 GTESTS_CONCURRENT="store_test tree_test segment_test io_test object_test stress_test scale_test"
-TREE_TESTS_CONCURRENT="*Concurren*:*Thread*:*Beside*:BulkLoader.*"
+TESTS_OF_ONE_THREAD="Modes/CrashTest.*:DropCrashTest.*:FaultTest.*:DurableCompact.*:DurableStore.*:Rewound.*:SegmentAllocator.*"
+TREE_TESTS_CONCURRENT="*Concurren*:*Thread*:*Beside*:BulkLoader.*-BulkLoader.*Sorted*"
 
 # run_gtests NAME SANITIZER [PROGRAMS]: builds the engine's tests (default: all) and runs them, each in
 # GTEST_SHARDS parts, one more at a time than there are processors, since some wait for the disk. The largest, which
 # take longest, come first. GTEST_SECONDS: at most so long.
 run_gtests() {
 	local dir=$BUILD/test-$1 log=$CHECK/gtest-$1 generator= targets= programs program
-	local shards=${GTEST_SHARDS:-2} own_mounts=
+	local shards=${GTEST_SHARDS:-2} own_mounts= filter=${GTEST_FILTER-}
 	local -a launcher=()
 	mkdir -p "$log"
 	command -v ninja >/dev/null && generator="-G Ninja"
@@ -27,6 +28,7 @@ run_gtests() {
 	fi
 	# ThreadSanitizer of GCC 12 cannot map its shadow where newer kernels randomize by 32 bits.
 	if [ "$2" = thread ] && setarch -R true 2>/dev/null; then launcher=(setarch -R); fi
+	[ "$2" != thread ] || filter=${GTEST_FILTER--$TESTS_OF_ONE_THREAD}
 	# Some tests of this one mount a small file system.
 	if in_own_mounts true 2>/dev/null; then own_mounts="unshare -U -r -m"; fi
 	programs=${3:-$(cd "$dir" && ctest -N 2>/dev/null | sed -n 's/^ *Test *#[0-9]*: //p')}
@@ -35,10 +37,11 @@ run_gtests() {
 		if [ "$shards" = 1 ]; then echo "$program"; else seq -f "$program.%.0f" 0 $((shards - 1)); fi
 	done | (cd "$dir" && ASAN_OPTIONS=detect_stack_use_after_return=0 \
 		TSAN_OPTIONS="halt_on_error=0 second_deadlock_stack=1" GTEST_TOTAL_SHARDS=$shards \
-		TREE_FILTER="${3:+$TREE_TESTS_CONCURRENT}" IO_MOUNTS="$own_mounts" \
+		TREE_FILTER="${3:+$TREE_TESTS_CONCURRENT}" FILTER="$filter" IO_MOUNTS="$own_mounts" \
 		xargs -P $((JOBS + 1)) -I{} sh -c \
 		'log=$1 seconds=$2 run={}; shift 2; [ "${run#*.}" = "$run" ] || export GTEST_SHARD_INDEX="${run#*.}"
 		[ -n "${GTEST_SHARD_INDEX:-}" ] || unset GTEST_TOTAL_SHARDS
+		[ -z "$FILTER" ] || export GTEST_FILTER="$FILTER"
 		[ "${run%.*}" != tree_test ] || export GTEST_FILTER="${TREE_FILTER:-*}"
 		[ "${run%.*}" = io_test ] || IO_MOUNTS=
 		timeout "$seconds" "$@" $IO_MOUNTS "./${run%.*}" >"$log/$run.log" 2>&1; echo $? >"$log/$run.status"' \
