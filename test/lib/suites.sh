@@ -33,7 +33,7 @@ run_gtests() {
 	if in_own_mounts true 2>/dev/null; then own_mounts="unshare -U -r -m"; fi
 	programs=${3:-$(cd "$dir" && ctest -N 2>/dev/null | sed -n 's/^ *Test *#[0-9]*: //p')}
 	# shellcheck disable=SC2086
-	for program in $(cd "$dir" && ls -S $programs); do
+	for program in ${programs:+$(cd "$dir" && ls -S $programs)}; do
 		if [ "$shards" = 1 ]; then echo "$program"; else seq -f "$program.%.0f" 0 $((shards - 1)); fi
 	done | (cd "$dir" && ASAN_OPTIONS=detect_stack_use_after_return=0 \
 		TSAN_OPTIONS="halt_on_error=0 second_deadlock_stack=1" GTEST_TOTAL_SHARDS=$shards \

@@ -95,23 +95,25 @@ Status SyncError(const char* path) {
   return Status::FromErrno(errno, "could not fsync file \"%s\"", path);
 }
 
+Status WriteAll(int fd, const char* path, uint64_t offset, const std::byte* from, uint64_t length) {
+  for (uint64_t done = 0; done < length;) {
+    const ssize_t written = RetryInterrupted(
+        [&] { return pwrite(fd, from + done, length - done, static_cast<off_t>(offset + done)); });
+    if (written <= 0) {
+      return Status::FromErrno(written < 0 ? errno : ENOSPC, "could not write file \"%s\"", path);
+    }
+    done += static_cast<uint64_t>(written);
+  }
+  return Status::Ok();
+}
+
 class PosixOpenFile final : public OpenFile {
  public:
   explicit PosixOpenFile(const char* path) : path_(path), file_(path, O_RDWR) {}
   bool ok() const { return file_.ok(); }
 
   Status Write(uint64_t offset, const std::byte* from, uint64_t length) override {
-    for (uint64_t done = 0; done < length;) {
-      const ssize_t written = RetryInterrupted([&] {
-        return pwrite(file_.get(), from + done, length - done, static_cast<off_t>(offset + done));
-      });
-      if (written <= 0) {
-        return Status::FromErrno(written < 0 ? errno : ENOSPC, "could not write file \"%s\"",
-                                 path_.c_str());
-      }
-      done += static_cast<uint64_t>(written);
-    }
-    return Status::Ok();
+    return WriteAll(file_.get(), path_.c_str(), offset, from, length);
   }
 
   // The descriptor is told of every write-back error since it was opened.
@@ -235,15 +237,7 @@ class PosixFiles final : public FileSystem {
                       uint64_t length) override {
     FileDescriptor file(path, O_WRONLY);
     if (!file.ok()) return OpenError(path);
-    for (uint64_t done = 0; done < length;) {
-      const ssize_t written = RetryInterrupted([&] {
-        return pwrite(file.get(), mapped + done, length - done, static_cast<off_t>(offset + done));
-      });
-      if (written <= 0) {
-        return Status::FromErrno(written < 0 ? errno : ENOSPC, "could not write file \"%s\"", path);
-      }
-      done += static_cast<uint64_t>(written);
-    }
+    XT_RETURN_IF_ERROR(WriteAll(file.get(), path, offset, mapped, length));
     ForgetPrivate(mapped, length);
     return Status::Ok();
   }

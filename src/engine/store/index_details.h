@@ -58,8 +58,8 @@ Status RouteRow(const IndexShared& shared, const Key* key, uint64_t record_id, u
                 Key* routed);
 // Of the log frame of an insertion: at most.
 inline uint32_t InsertPayloadBytes(const KeySpec& spec) {
-  const uint32_t corners = spec.kind == KeyKind::kPoint ? 1 : 2;
-  return static_cast<uint32_t>(sizeof(uint64_t)) + corners * spec.dims * sizeof(double);
+  return static_cast<uint32_t>(sizeof(uint64_t)) +
+         PackedBytes(kPackedF64, spec.dims, spec.kind == KeyKind::kPoint);
 }
 
 class IndexDetails {

@@ -64,15 +64,10 @@ TEST(BulkLoader, PacksAnyNumberOfEntries) {
 }
 
 TEST(BulkLoader, PacksEveryShapeOfKey) {
-  for (const TestLeaf& leaf : TestLeaves()) {
-    SCOPED_TRACE(LeafName(leaf));
-    TestTree tree(leaf.spec);
-    RandomKeys random(leaf, 62);
-    random.keys_per_odd = 5000;
-    FillModel(&tree, &random, 5000);
-    BulkLoad(&tree, BulkOptions{90, 3});
-    tree.Check();
-  }
+  WithEveryShape(62, 5000, 5000, [&](const TestLeaf&, TestTree* tree, RandomKeys*) {
+    BulkLoad(tree, BulkOptions{90, 3});
+    tree->Check();
+  });
 }
 
 TEST(BulkLoader, PacksTheSameTreeWithAnyNumberOfThreads) {
@@ -97,23 +92,18 @@ TEST(BulkLoader, PacksTheSameTreeWithAnyNumberOfThreads) {
 }
 
 TEST(BulkLoader, PacksBorrowedEntriesOfEveryShapeAndSaysWhichBlocksAreFull) {
-  for (const TestLeaf& leaf : TestLeaves()) {
-    SCOPED_TRACE(LeafName(leaf));
-    TestTree tree(leaf.spec);
-    RandomKeys random(leaf, 67);
-    random.keys_per_odd = 5000;
-    FillModel(&tree, &random, 5000);
+  WithEveryShape(67, 5000, 5000, [&](const TestLeaf& leaf, TestTree* tree, RandomKeys*) {
     std::vector<double> lo, hi;
     std::vector<uint64_t> ids;
-    for (const auto& [id, key] : tree.model) {
-      lo.insert(lo.end(), key.lo, key.lo + tree.dims());
-      hi.insert(hi.end(), key.hi, key.hi + tree.dims());
+    for (const auto& [id, key] : tree->model) {
+      lo.insert(lo.end(), key.lo, key.lo + tree->dims());
+      hi.insert(hi.end(), key.hi, key.hi + tree->dims());
       ids.push_back(id);
     }
     std::mutex mutex;
     std::map<uint32_t, uint64_t> filled;  // What the leaf in such a block was when it was full.
     const auto hash = [&](uint32_t block) {
-      const auto* bytes = reinterpret_cast<const char*>(tree.store.windows()->BlockAddress(block));
+      const auto* bytes = reinterpret_cast<const char*>(tree->store.windows()->BlockAddress(block));
       return std::hash<std::string_view>()({bytes, kBlockBytes});
     };
     BulkOptions options{90, 3};
@@ -123,15 +113,15 @@ TEST(BulkLoader, PacksBorrowedEntriesOfEveryShapeAndSaysWhichBlocksAreFull) {
         EXPECT_TRUE(filled.emplace(b, hash(b)).second) << b;
       }
     };
-    BulkLoader loader(&tree.store, kTreeMain, options);
+    BulkLoader loader(&tree->store, kTreeMain, options);
     ASSERT_TRUE(loader.Borrow(lo.data(), leaf.spec.kind == KeyKind::kPoint ? nullptr : hi.data(),
                               ids.data(), ids.size()).ok());
     ASSERT_TRUE(loader.Finish().ok());
-    tree.Check();
+    tree->Check();
     const uint32_t base = 1u << NodeLayout::ExactLeaf(leaf.spec).base_order;
-    EXPECT_EQ(filled.size(), tree.shared().nodes_by_level[0].load() * base);
+    EXPECT_EQ(filled.size(), tree->shared().nodes_by_level[0].load() * base);
     for (const auto& [block, before] : filled) EXPECT_EQ(hash(block), before) << block;
-  }
+  });
 }
 
 TEST(BulkLoader, FillsLeavesAsAsked) {

@@ -71,42 +71,32 @@ void ExpectNearestAgrees(TestTree* tree, const double* point, const Predicate& p
 }
 
 TEST(NearestScan, ReturnsAllEntriesInOrderOfDistance) {
-  for (const TestLeaf& leaf : TestLeaves()) {
-    SCOPED_TRACE(LeafName(leaf));
-    TestTree tree(leaf.spec);
-    RandomKeys random(leaf, 51);
-    random.keys_per_odd = 6000;
-    FillModel(&tree, &random, 2000);
-    BulkLoad(&tree);
+  WithEveryShape(51, 6000, 2000, [&](const TestLeaf&, TestTree* tree, RandomKeys* random) {
+    BulkLoad(tree);
     for (int q = 0; q < 8; ++q) {
-      ExpectNearestAgrees(&tree, random.NextKey().lo, Predicate::All(), q % 2 ? 1 : 100);
+      ExpectNearestAgrees(tree, random->NextKey().lo, Predicate::All(), q % 2 ? 1 : 100);
     }
-  }
+  });
 }
 
 // How many are asked for at a time decides what is put off and what pushed out again, and must decide nothing
 // else; whoever asks for more and more does all of it.
 TEST(NearestScan, ReturnsTheSameHoweverManyAreAskedForAtATime) {
-  for (const TestLeaf& leaf : TestLeaves()) {
-    SCOPED_TRACE(LeafName(leaf));
-    TestTree tree(leaf.spec);
-    RandomKeys random(leaf, 55);
-    random.keys_per_odd = 6000;
-    FillModel(&tree, &random, 1200);
+  WithEveryShape(55, 6000, 1200, [&](const TestLeaf&, TestTree* tree, RandomKeys* random) {
     // Many at one place, so that many are equally far.
-    const Key place = tree.model.begin()->second;
-    for (uint64_t id = 1; id < 200; ++id) tree.model[id] = place;
-    BulkLoad(&tree);
+    const Key place = tree->model.begin()->second;
+    for (uint64_t id = 1; id < 200; ++id) tree->model[id] = place;
+    BulkLoad(tree);
     for (const uint32_t capacity : {1u, 2u, 16u, 17u, 64u, 65u, 1000u}) {
       SCOPED_TRACE(capacity);
-      ExpectNearestAgrees(&tree, random.NextKey().lo, Predicate::All(), capacity);
-      ExpectNearestAgrees(&tree, tree.model[1].lo, random.NextPredicate(), capacity);
+      ExpectNearestAgrees(tree, random->NextKey().lo, Predicate::All(), capacity);
+      ExpectNearestAgrees(tree, tree->model[1].lo, random->NextPredicate(), capacity);
     }
-    EpochReader reader(tree.epochs.get(), 0);
-    NearestScan scan(&tree.store);
-    ASSERT_TRUE(scan.Begin(&reader, kTreeMain, tree.model[0].lo, Predicate::All()).ok());
-    std::vector<uint64_t> ids(tree.model.size());
-    std::vector<double> distances(tree.model.size());
+    EpochReader reader(tree->epochs.get(), 0);
+    NearestScan scan(&tree->store);
+    ASSERT_TRUE(scan.Begin(&reader, kTreeMain, tree->model[0].lo, Predicate::All()).ok());
+    std::vector<uint64_t> ids(tree->model.size());
+    std::vector<double> distances(tree->model.size());
     std::set<uint64_t> seen;
     double last = 0;
     uint32_t n = 1;
@@ -119,8 +109,8 @@ TEST(NearestScan, ReturnsTheSameHoweverManyAreAskedForAtATime) {
       }
     }
     ASSERT_TRUE(scan.exhausted());
-    ASSERT_EQ(seen.size(), tree.model.size());
-  }
+    ASSERT_EQ(seen.size(), tree->model.size());
+  });
 }
 
 TEST(NearestScan, ReturnsOnlyWhatThePredicatePasses) {

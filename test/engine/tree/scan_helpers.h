@@ -46,6 +46,20 @@ inline void FillModel(TestTree* tree, RandomKeys* random, uint64_t entries) {
   }
 }
 
+// Runs `test(leaf, tree, random)` for leaves of every shape, with a model of `entries` of their keys.
+template <class Test>
+void WithEveryShape(uint64_t seed, uint32_t keys_per_odd, uint64_t entries, Test test) {
+  for (const TestLeaf& leaf : TestLeaves()) {
+    SCOPED_TRACE(LeafName(leaf));
+    TestTree tree(leaf.spec);
+    RandomKeys random(leaf, seed);
+    random.keys_per_odd = keys_per_odd;
+    FillModel(&tree, &random, entries);
+    test(leaf, &tree, &random);
+    if (testing::Test::HasFatalFailure()) return;
+  }
+}
+
 // Everything that is left in a scan, by id. Fails on an id that comes twice.
 inline std::map<uint64_t, Key> Drain(WindowScan* scan, const KeySpec& spec,
                                      uint32_t capacity = kScanBatchMin, bool one_leaf = false) {

@@ -37,15 +37,10 @@ void ExpectScansAgree(TestTree* tree, RandomKeys* random, int queries, uint64_t*
 
 TEST(WindowScan, OfAPackedTreeReturnsExactlyTheMatches) {
   uint64_t matches = 0;
-  for (const TestLeaf& leaf : TestLeaves()) {
-    SCOPED_TRACE(LeafName(leaf));
-    TestTree tree(leaf.spec);
-    RandomKeys random(leaf, 41);
-    random.keys_per_odd = 6000;
-    FillModel(&tree, &random, 3000);
-    BulkLoad(&tree);
-    ExpectScansAgree(&tree, &random, 40, &matches);
-  }
+  WithEveryShape(41, 6000, 3000, [&](const TestLeaf&, TestTree* tree, RandomKeys* random) {
+    BulkLoad(tree);
+    ExpectScansAgree(tree, random, 40, &matches);
+  });
   EXPECT_GT(matches, 100000u);
 }
 
