@@ -36,11 +36,15 @@ for suite in $SUITES; do
 	suite_passed=0
 	suite_failed=0
 	case $suite in
-		gtest) run_gtests plain "" ;;
-		gtest-asan) run_gtests asan address ;;
-		gtest-tsan) run_gtests tsan thread "$GTESTS_CONCURRENT" ;;
-		regress | isolation | tap)
-			if [ $server_ready = yes ]; then "run_$suite"; else suite_failed=1; fi
+		gtest | gtest-asan | gtest-tsan)
+			end_of_build_ahead
+			gtest_arguments "$suite"
+			run_gtests "${gtest[@]}"
+			;;
+		regress | isolation) if [ $server_ready = yes ]; then "run_$suite"; else suite_failed=1; fi ;;
+		tap)
+			start_build_ahead
+			if [ $server_ready = yes ]; then run_tap; else suite_failed=1; fi
 			;;
 		*) say "there is no suite $suite"; suite_failed=1 ;;
 	esac
@@ -53,6 +57,7 @@ for suite in $SUITES; do
 	say "   $suite: $suite_passed passed, $suite_failed failed ($(($(date +%s) - suite_started)) s)"
 	suites_left=$((suites_left - 1))
 done
+end_of_build_ahead
 # An error of bash in a suite would end the loop, and what was not counted would not have failed.
 [ "$suites_left" = 0 ] || { say "$suites_left suites did not run to their end"; failed=$((failed + suites_left)); }
 

@@ -7,22 +7,64 @@ GTESTS_CONCURRENT="store_test tree_test segment_test io_test object_test stress_
 TESTS_OF_ONE_THREAD="Modes/CrashTest.*:DropCrashTest.*:FaultTest.*:DurableCompact.*:DurableStore.*:Rewound.*:SegmentAllocator.*"
 TREE_TESTS_CONCURRENT="*Concurren*:*Thread*:*Beside*:BulkLoader.*-BulkLoader.*Sorted*"
 
-# run_gtests NAME SANITIZER [PROGRAMS]: builds the engine's tests (default: all) and runs them, each in
-# GTEST_SHARDS parts, one more at a time than there are processors, since some wait for the disk. The largest, which
-# take longest, come first. GTEST_SECONDS: at most so long.
+# gtest_arguments SUITE: name, sanitizer and programs (default: all) of a suite of gtests.
+gtest_arguments() {
+	case $1 in
+		gtest) gtest=(plain "") ;;
+		gtest-asan) gtest=(asan address) ;;
+		gtest-tsan) gtest=(tsan thread "$GTESTS_CONCURRENT") ;;
+	esac
+}
+
+# build_gtests NAME SANITIZER [PROGRAMS]: builds the engine's tests in $gtest_dir.
+build_gtests() {
+	local generator= targets=
+	# A plain build shares the extension's own library.
+	gtest_dir=$BUILD/test-$1
+	[ -n "$2" ] || gtest_dir=$BUILD/engine
+	command -v ninja >/dev/null && generator="-G Ninja"
+	[ -z "${3:-}" ] || targets="--target $3"
+	# shellcheck disable=SC2086
+	quietly "check/cmake-$1" cmake $generator -S . -B "$gtest_dir" -DXTREE_TESTS=ON -DXTREE_SANITIZE="$2" &&
+		quietly "check/build-$1" cmake --build "$gtest_dir" -j "$JOBS" $targets
+}
+
+# build_ahead: the gtests among the suites, one after the other, at the lowest priority, beside suites of which a
+# third of the time is waiting for servers. What does not build says so when its suite's turn has come.
+build_ahead() {
+	local suite
+	renice -n 19 -p $BASHPID >/dev/null
+	for suite in $SUITES; do
+		gtest=()
+		gtest_arguments "$suite"
+		[ ${#gtest[@]} = 0 ] || build_gtests "${gtest[@]}" >/dev/null 2>&1
+	done
+}
+
+# In a process group of its own, which ends with this shell.
+start_build_ahead() {
+	set -m
+	build_ahead &
+	set +m
+	ahead=$!
+	trap 'kill -- -$ahead 2>/dev/null' EXIT
+}
+
+end_of_build_ahead() {
+	[ -z "${ahead:-}" ] || wait "$ahead"
+	ahead=
+	trap - EXIT
+}
+
+# run_gtests NAME SANITIZER [PROGRAMS]: builds the engine's tests and runs them, each in GTEST_SHARDS parts, one
+# more at a time than there are processors, since some wait for the disk. The largest, which take longest, come
+# first. GTEST_SECONDS: at most so long.
 run_gtests() {
-	local dir=$BUILD/test-$1 log=$CHECK/gtest-$1 generator= targets= programs program
+	local log=$CHECK/gtest-$1 programs program
 	local shards=${GTEST_SHARDS:-2} own_mounts= filter=${GTEST_FILTER-}
 	local -a launcher=()
 	mkdir -p "$log"
-	command -v ninja >/dev/null && generator="-G Ninja"
-	# A plain build shares the extension's own library.
-	[ -n "$2" ] || dir=$BUILD/engine
-	[ -z "${3:-}" ] || targets="--target $3"
-	# shellcheck disable=SC2086
-	if ! { quietly "check/cmake-$1" cmake $generator -S . -B "$dir" -DXTREE_TESTS=ON \
-			-DXTREE_SANITIZE="$2" &&
-			quietly "check/build-$1" cmake --build "$dir" -j "$JOBS" $targets; }; then
+	if ! build_gtests "$@"; then
 		suite_failed=1
 		return
 	fi
@@ -31,11 +73,11 @@ run_gtests() {
 	[ "$2" != thread ] || filter=${GTEST_FILTER--$TESTS_OF_ONE_THREAD}
 	# Some tests of this one mount a small file system.
 	if in_own_mounts true 2>/dev/null; then own_mounts="unshare -U -r -m"; fi
-	programs=${3:-$(cd "$dir" && ctest -N 2>/dev/null | sed -n 's/^ *Test *#[0-9]*: //p')}
+	programs=${3:-$(cd "$gtest_dir" && ctest -N 2>/dev/null | sed -n 's/^ *Test *#[0-9]*: //p')}
 	# shellcheck disable=SC2086
-	for program in ${programs:+$(cd "$dir" && ls -S $programs)}; do
+	for program in ${programs:+$(cd "$gtest_dir" && ls -S $programs)}; do
 		if [ "$shards" = 1 ]; then echo "$program"; else seq -f "$program.%.0f" 0 $((shards - 1)); fi
-	done | (cd "$dir" && ASAN_OPTIONS=detect_stack_use_after_return=0 \
+	done | (cd "$gtest_dir" && ASAN_OPTIONS=detect_stack_use_after_return=0 \
 		TSAN_OPTIONS="halt_on_error=0 second_deadlock_stack=1" GTEST_TOTAL_SHARDS=$shards \
 		TREE_FILTER="${3:+$TREE_TESTS_CONCURRENT}" FILTER="$filter" IO_MOUNTS="$own_mounts" \
 		xargs -P $((JOBS + 1)) -I{} sh -c \

@@ -64,6 +64,7 @@ set('xtree.recovery_target_time', '0');
 # The limits hold while several sessions insert.
 set('xtree.max_log_size', '256kB');
 set('xtree.log_size_limit', '1MB');
+is($node->safe_psql('postgres', q(SELECT xtree_checkpoint('t_p'))), 't', 'the log from before goes');
 my @sessions = map {
 	my $base = 10_000_000 * $_;
 	start_session($node, join("\n", map { add_rows('t', $base + $_ * 500, $base + $_ * 500 + 499) } 0 .. 79))

@@ -174,8 +174,8 @@ uint32_t ValidLanes(uint32_t count, uint32_t first) {
 }
 
 struct Size {
-  double volume = std::numeric_limits<double>::infinity();
-  double margin = std::numeric_limits<double>::infinity();
+  double volume = kInfinity;
+  double margin = kInfinity;
   bool operator<(const Size& other) const {
     return volume < other.volume || (volume == other.volume && margin < other.margin);
   }

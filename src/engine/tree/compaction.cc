@@ -17,7 +17,7 @@ namespace {
 
 // Least and greatest of some values. A NaN bounds nothing, so it makes both sides infinite.
 template <class T>
-struct Range {
+struct ValueRange {
   T lo = std::is_integral_v<T> ? std::numeric_limits<T>::max()
                                : std::numeric_limits<T>::infinity();
   T hi = std::is_integral_v<T> ? std::numeric_limits<T>::min()
@@ -59,7 +59,7 @@ void WriteGroup(const NodeLayout& layout, const Sources<T>& from, BlockHeader* t
   float* box = const_cast<float*>(layout.GroupLo(to, 0)) + group;
   size_t offset = 0;
   for (uint32_t d = 0; d < layout.dims; ++d, box += 2 * layout.groups) {
-    Range<T> lo;
+    ValueRange<T> lo;
     for (uint32_t i = 0; i < from.count; ++i) {
       row[offset + i] = from.coords[i][offset];
       lo.Add(row[offset + i]);
@@ -70,7 +70,7 @@ void WriteGroup(const NodeLayout& layout, const Sources<T>& from, BlockHeader* t
       box[layout.groups] = lo.High(layout);
       continue;
     }
-    Range<T> hi;
+    ValueRange<T> hi;
     for (uint32_t i = 0; i < from.count; ++i) {
       row[offset + i] = from.coords[i][offset];
       hi.Add(row[offset + i]);
@@ -221,7 +221,7 @@ XT_AVX2_INLINE void CopyRow(const T* from, T* to) {
 }
 
 // The range of a full row.
-XT_AVX2_INLINE Range<int32_t> RangeOf16(const int32_t* row) {
+XT_AVX2_INLINE ValueRange<int32_t> RangeOf16(const int32_t* row) {
   const __m256i a = LoadVector(row), b = LoadVector(row + 8);
   const __m256i min8 = _mm256_min_epi32(a, b), max8 = _mm256_max_epi32(a, b);
   __m128i min = _mm_min_epi32(_mm256_castsi256_si128(min8), _mm256_extracti128_si256(min8, 1));
@@ -230,21 +230,21 @@ XT_AVX2_INLINE Range<int32_t> RangeOf16(const int32_t* row) {
   max = _mm_max_epi32(max, _mm_shuffle_epi32(max, 0x4e));
   min = _mm_min_epi32(min, _mm_shuffle_epi32(min, 0xb1));
   max = _mm_max_epi32(max, _mm_shuffle_epi32(max, 0xb1));
-  Range<int32_t> range;
+  ValueRange<int32_t> range;
   range.lo = _mm_cvtsi128_si32(min);
   range.hi = _mm_cvtsi128_si32(max);
   return range;
 }
 template <class T>
-XT_AVX2_INLINE Range<T> RangeOf16(const T* row) {
-  Range<T> range;
+XT_AVX2_INLINE ValueRange<T> RangeOf16(const T* row) {
+  ValueRange<T> range;
   for (uint32_t i = 0; i < kLanes16; ++i) range.Add(row[i]);
   return range;
 }
 template <class T>
-XT_AVX2_INLINE Range<T> RangeOf(const T* row, uint32_t lanes) {
+XT_AVX2_INLINE ValueRange<T> RangeOf(const T* row, uint32_t lanes) {
   if (lanes == kLanes16) return RangeOf16(row);
-  Range<T> range;
+  ValueRange<T> range;
   for (uint32_t i = 0; i < lanes; ++i) range.Add(row[i]);
   return range;
 }
@@ -276,10 +276,10 @@ XT_AVX2_INLINE void WriteWaiting(const NodeLayout& layout, uint32_t lanes, Waiti
   float* box = const_cast<float*>(layout.GroupLo(to, 0)) + group;
   T(*from)[kWaitingLanes] = waiting->coords;
   for (uint32_t d = 0; d < layout.dims; ++d, box += 2 * layout.groups) {
-    Range<T> lo = RangeOf(*from, lanes);
+    ValueRange<T> lo = RangeOf(*from, lanes);
     MoveRow(*from++, lanes, row);
     row += kLanes16;
-    Range<T> hi = lo;
+    ValueRange<T> hi = lo;
     if (layout.corners == 2) {
       hi = RangeOf(*from, lanes);
       MoveRow(*from++, lanes, row);
@@ -359,14 +359,14 @@ void ExtendByEntries(const NodeLayout& layout, const BlockHeader* block, uint32_
   if (count == 0) return;
   const T* row = Row<T>(layout, block, group);
   const auto range = [&] {
-    Range<T> values;
+    ValueRange<T> values;
     for (uint32_t i = 0; i < count; ++i) values.Add(row[kept[i]]);
     row += layout.group_size;
     return values;
   };
   for (uint32_t d = 0; d < layout.dims; ++d) {
-    Range<T> lo = range();
-    Range<T> hi = layout.corners == 1 ? lo : range();
+    ValueRange<T> lo = range();
+    ValueRange<T> hi = layout.corners == 1 ? lo : range();
     // A NaN in either corner leaves the dimension unbounded.
     lo.nan |= hi.nan;
     hi.nan = lo.nan;

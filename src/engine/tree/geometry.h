@@ -11,6 +11,7 @@
 namespace xtree {
 
 inline constexpr uint32_t kDimsMax = 32;
+inline constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 // Stored in superblocks. DO NOT REORDER.
 enum class CoordType : uint8_t { kF64 = 0, kF32 = 1 };
@@ -77,8 +78,8 @@ struct Predicate {
   static Predicate All() {
     Predicate p;
     for (uint32_t d = 0; d < kDimsMax; ++d) {
-      p.lo_min[d] = p.hi_min[d] = -std::numeric_limits<double>::infinity();
-      p.lo_max[d] = p.hi_max[d] = std::numeric_limits<double>::infinity();
+      p.lo_min[d] = p.hi_min[d] = -kInfinity;
+      p.lo_max[d] = p.hi_max[d] = kInfinity;
     }
     p.nan_matches = true;
     return p;

@@ -453,7 +453,7 @@ void NodeLayout::BuildGroup(BlockHeader* block, uint32_t group, const EntryList&
   T* row = reinterpret_cast<T*>(const_cast<std::byte*>(Coords(block, group)));
   const size_t top = leaf && corners == 1 ? 0 : dims;
   for (uint32_t d = 0; d < dims; ++d, row += corners * group_size) {
-    double least = std::numeric_limits<double>::infinity();
+    double least = kInfinity;
     double most = -least;
     bool unordered = false;
     for (uint32_t i = 0; i < lanes; ++i) {

@@ -8,7 +8,6 @@
 namespace xtree {
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Added to each relative extent in a volume, so that flat boxes still compare by their other
 // dimensions. 32 factors of it stay far above the smallest double.
 constexpr double kFlatness = 1e-6;

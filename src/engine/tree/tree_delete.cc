@@ -45,7 +45,6 @@ TreeDeletion::~TreeDeletion() = default;
 
 namespace {
 
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // So many siblings are considered as partners, those whose boxes grow least first.
 constexpr uint32_t kPartnersMax = 16;
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "store/durable_runtime.h"
+#include "support/index_checks.h"
 #include "testing/sim_file_system.h"
 
 namespace xtree {
@@ -229,13 +230,6 @@ inline State ReadState(Index* index) {
   });
   EXPECT_TRUE(status.ok()) << status.message();
   return state;
-}
-
-inline void ExpectSound(Index* index) {
-  std::vector<std::string> problems;
-  const Status status = index->Check(&problems);
-  EXPECT_TRUE(status.ok()) << status.message();
-  for (const std::string& problem : problems) ADD_FAILURE() << problem;
 }
 
 // Whether `state` is what some allowed prefix of the script leaves behind.

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "support/faulty_file_system.h"
+#include "support/index_checks.h"
 
 namespace xtree {
 namespace {
@@ -35,13 +36,6 @@ std::set<uint64_t> Ids(Index* index, const Predicate& predicate = Predicate::All
   });
   EXPECT_TRUE(status.ok()) << status.message();
   return ids;
-}
-
-void ExpectSound(Index* index) {
-  std::vector<std::string> problems;
-  const Status status = index->Check(&problems);
-  ASSERT_TRUE(status.ok()) << status.message();
-  EXPECT_TRUE(problems.empty()) << problems.front();
 }
 
 class DurableRuntimeTest : public ::testing::Test {

@@ -23,6 +23,7 @@
 #include "store/memory_store.h"
 #include "store/shared_insertion.h"
 #include "support/epochs.h"
+#include "support/index_checks.h"
 #include "tree/checker.h"
 
 namespace xtree {
@@ -39,15 +40,6 @@ uint64_t SharedAppends(const IndexShared& shared) {
   uint64_t appends = 0;
   for (const LeafLatch& leaf : shared.writers.leaves) appends += leaf.appends;
   return appends;
-}
-
-void ExpectNothingReserved(const IndexShared& shared) {
-  for (const LeafLatch& leaf : shared.writers.leaves) {
-    EXPECT_EQ(leaf.reserved, 0u);
-    EXPECT_EQ(leaf.latch.load(), 0u);
-  }
-  EXPECT_EQ(shared.log.reserved_bytes, 0u);
-  EXPECT_EQ(shared.log.latch.load(), 0u);
 }
 
 class ParallelInsertTest : public ::testing::TestWithParam<uint32_t> {

@@ -18,18 +18,12 @@
 #include "store/crash_script.h"
 #include "store/memory_store.h"
 #include "support/epochs.h"
+#include "support/index_checks.h"
 #include "tree/checker.h"
 #include "tree/window_scan.h"
 
 namespace xtree {
 namespace {
-
-void ExpectNothingReserved(const IndexShared& shared) {
-  for (const LeafLatch& leaf : shared.writers.leaves) {
-    EXPECT_EQ(leaf.reserved, 0u);
-    EXPECT_EQ(leaf.latch.load(), 0u);
-  }
-}
 
 class MemoryWriters {
  public:

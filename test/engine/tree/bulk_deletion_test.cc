@@ -12,7 +12,6 @@
 namespace xtree {
 namespace {
 
-const KeySpec kBoxes2 = Spec(2, CoordType::kF64, KeyKind::kBox);
 constexpr uint32_t kBatchMax = 300;
 
 enum class Hints { kNone, kLeaves, kSlots, kWrongSlots };

@@ -16,7 +16,6 @@
 namespace xtree {
 namespace {
 
-const KeySpec kBoxes{2, CoordType::kF64, KeyKind::kBox};
 
 // Adds the model's entries in curve order, `batch` at a time.
 void AddSorted(BulkLoader* loader, const TestTree& tree, uint32_t batch) {
@@ -46,13 +45,13 @@ void AddSorted(BulkLoader* loader, const TestTree& tree, uint32_t batch) {
 }
 
 TEST(BulkLoader, PacksAnyNumberOfEntries) {
-  const NodeLayout& leaf = NodeLayout::ExactLeaf(kBoxes);
+  const NodeLayout& leaf = NodeLayout::ExactLeaf(kBoxes2);
   std::vector<uint64_t> sizes = {0, 1, 2, 15, 16, 17, 191, 192, 193, 207, 208, 209, 383, 384, 385};
   for (uint64_t leaves : {288u, 289u, 320u, 321u}) sizes.push_back(leaves * 192 + 1);
   for (const uint64_t n : sizes) {
     SCOPED_TRACE(n);
-    TestTree tree(kBoxes);
-    RandomKeys random(kBoxes, 61);
+    TestTree tree(kBoxes2);
+    RandomKeys random(kBoxes2, 61);
     FillModel(&tree, &random, n);
     BulkLoad(&tree);
     tree.Check();
@@ -73,8 +72,8 @@ TEST(BulkLoader, PacksEveryShapeOfKey) {
 TEST(BulkLoader, PacksTheSameTreeWithAnyNumberOfThreads) {
   std::vector<uint64_t> orders[2];
   for (uint32_t threads : {1u, 4u}) {
-    TestTree tree(kBoxes);
-    RandomKeys random(kBoxes, 63);
+    TestTree tree(kBoxes2);
+    RandomKeys random(kBoxes2, 63);
     FillModel(&tree, &random, 30000);
     BulkLoad(&tree, BulkOptions{90, threads});
     tree.Check();
@@ -127,8 +126,8 @@ TEST(BulkLoader, PacksBorrowedEntriesOfEveryShapeAndSaysWhichBlocksAreFull) {
 TEST(BulkLoader, FillsLeavesAsAsked) {
   for (const uint32_t percent : {10u, 50u, 90u, 100u}) {
     SCOPED_TRACE(percent);
-    TestTree tree(kBoxes);
-    RandomKeys random(kBoxes, 64);
+    TestTree tree(kBoxes2);
+    RandomKeys random(kBoxes2, 64);
     FillModel(&tree, &random, 20000);
     BulkLoad(&tree, BulkOptions{percent, 1});
     tree.Check();
@@ -154,8 +153,8 @@ TEST(BulkLoader, TakesSortedEntriesInBatchesOfAnySize) {
 }
 
 TEST(BulkLoader, HandsBackWhatWasAddedForAnExternalSort) {
-  TestTree tree(kBoxes);
-  RandomKeys random(kBoxes, 66);
+  TestTree tree(kBoxes2);
+  RandomKeys random(kBoxes2, 66);
   FillModel(&tree, &random, 50000);
   BulkLoader loader(&tree.store, kTreeMain, BulkOptions{});
   for (const auto& [id, key] : tree.model) {
@@ -186,8 +185,8 @@ TEST(BulkLoader, HandsBackWhatWasAddedForAnExternalSort) {
 TEST(BulkLoader, GivesBackEverythingWhenItFailsOrIsDropped) {
   for (int64_t fail_at = 0;; ++fail_at) {
     SCOPED_TRACE(fail_at);
-    TestTree tree(kBoxes);
-    RandomKeys random(kBoxes, 67);
+    TestTree tree(kBoxes2);
+    RandomKeys random(kBoxes2, 67);
     FillModel(&tree, &random, 2000);
     bool failed = false;
     for (const bool sorted : {false, true}) {

@@ -11,20 +11,19 @@
 namespace xtree {
 namespace {
 
-const KeySpec kBoxes{2, CoordType::kF64, KeyKind::kBox};
 
 class CheckerTest : public ::testing::Test {
  protected:
-  CheckerTest() : tree_(kBoxes), pin_(tree_.store.windows()) {
-    RandomKeys random(kBoxes, 81);
+  CheckerTest() : tree_(kBoxes2), pin_(tree_.store.windows()) {
+    RandomKeys random(kBoxes2, 81);
     random.special_percent = 0;  // Infinite boxes would hide what is moved out of them.
     FillModel(&tree_, &random, 2000);
     BulkLoad(&tree_);
     root_ = tree_.store.LookupNewest(NodeId{tree_.shared().root.load()}).value().node;
     leaf_ = tree_.store.LookupNewest(inner().Child(root_, 0)).value().node;
   }
-  const NodeLayout& inner() const { return NodeLayout::Inner(kBoxes); }
-  const NodeLayout& leaf() const { return NodeLayout::Of(kBoxes, *leaf_); }
+  const NodeLayout& inner() const { return NodeLayout::Inner(kBoxes2); }
+  const NodeLayout& leaf() const { return NodeLayout::Of(kBoxes2, *leaf_); }
 
   TreeReport Check() {
     TreeReport report;
@@ -61,7 +60,7 @@ TEST_F(CheckerTest, IsContentWithASoundTree) {
 }
 
 TEST_F(CheckerTest, IsContentWithAnEmptyTree) {
-  TestTree empty(kBoxes);
+  TestTree empty(kBoxes2);
   TreeReport report;
   ASSERT_TRUE(CheckTree(&empty.store, kTreeMain, 1, true, &report).ok());
   EXPECT_TRUE(report.problems.empty());

@@ -13,7 +13,7 @@
 namespace xtree {
 namespace {
 
-constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr float kFloatInf = std::numeric_limits<float>::infinity();
 
 // A directory node on the heap. What nobody wrote is not zero, as in a reused extent.
 class HeapNode {
@@ -110,11 +110,11 @@ TEST_P(ChooseSubtreeInDimensions, CoveringChildOfLeastVolumeWins) {
       node.Add(RandomBox(&random, dims, node.boxes().size() % 4 == 0 ? 100 : 20));
       const Box32 key = RandomBox(&random, dims, 0.5f);
       const ChildChoice choice = ChooseSubtree(layout, node.node(), key);
-      double least = kInf;
+      double least = kFloatInf;
       for (const Box32& box : node.boxes()) {
         if (box.Contains(dims, key)) least = std::min(least, Volume(dims, box));
       }
-      ASSERT_EQ(choice.covers, least < kInf);
+      ASSERT_EQ(choice.covers, least < kFloatInf);
       if (!choice.covers) continue;
       ++covered;
       ASSERT_TRUE(node.boxes()[choice.entry].Contains(dims, key));
@@ -138,8 +138,8 @@ TEST_P(ChooseSubtreeInDimensions, ElseLeastMarginGrowthUnlessItOverlapsMore) {
     const Box32 key = RandomBox(&random, dims, 2);
     const ChildChoice choice = ChooseSubtree(layout, node.node(), key);
     if (choice.covers) continue;
-    double least_growth = kInf;
-    double least_overlap = kInf;
+    double least_growth = kFloatInf;
+    double least_overlap = kFloatInf;
     for (uint32_t i = 0; i < node.boxes().size(); ++i) {
       least_growth = std::min(least_growth, MarginGrowth(dims, node.boxes()[i], key));
       least_overlap = std::min(least_overlap, OverlapGrowth(dims, node.boxes(), i, key));
@@ -207,7 +207,7 @@ TEST(ChooseSubtree, UnboundedKeysAndChildrenAreTakenIn) {
   HeapNode node(layout, 0);
   node.Add(Box32{{0, 0}, {1, 1}});
   node.Add(Box32{{5, 5}, {6, 6}});
-  const Box32 everywhere{{-kInf, -kInf}, {kInf, kInf}};
+  const Box32 everywhere{{-kFloatInf, -kFloatInf}, {kFloatInf, kFloatInf}};
   EXPECT_FALSE(ChooseSubtree(layout, node.node(), everywhere).covers);
   node.Add(everywhere);
   ChildChoice choice = ChooseSubtree(layout, node.node(), everywhere);
@@ -216,7 +216,7 @@ TEST(ChooseSubtree, UnboundedKeysAndChildrenAreTakenIn) {
   // A bounded child is smaller than one without bounds.
   choice = ChooseSubtree(layout, node.node(), Box32{{5.5f, 5.5f}, {5.6f, 5.6f}});
   EXPECT_EQ(choice.entry, 1u);
-  const Box32 half{{-kInf, 2}, {kInf, 3}};
+  const Box32 half{{-kFloatInf, 2}, {kFloatInf, 3}};
   EXPECT_EQ(ChooseSubtree(layout, node.node(), half).entry, 2u);
 }
 

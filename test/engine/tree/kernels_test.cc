@@ -101,7 +101,7 @@ TEST(Kernels, ImpossibleBoundsAreEmpty) {
   query.Prepare(spec, p);
   EXPECT_FALSE(query.empty);
   EXPECT_TRUE(query.unbounded());
-  p.lo_min[1] = kTestNan;
+  p.lo_min[1] = kNan;
   query.Prepare(spec, p);
   EXPECT_TRUE(query.empty);
   p = Predicate::All();
@@ -227,8 +227,8 @@ TEST(Kernels, DistanceFollowsTheHostsHypot) {
   };
   EXPECT_EQ(distance(3, 4), 5);
   EXPECT_EQ(distance(-3, 0), 3);
-  EXPECT_EQ(distance(kTestInf, kTestNan), kTestInf);
-  EXPECT_TRUE(std::isnan(distance(1, kTestNan)));
+  EXPECT_EQ(distance(kInf, kNan), kInf);
+  EXPECT_TRUE(std::isnan(distance(1, kNan)));
   // Squares would overflow, the ratio does not.
   EXPECT_EQ(distance(3e300, 4e300), 4e300 * std::sqrt(1.0 + 0.75 * 0.75));
 }

@@ -11,13 +11,12 @@
 namespace xtree {
 namespace {
 
-constexpr KeySpec kBoxes{2, CoordType::kF64, KeyKind::kBox};
 constexpr uint32_t kSides = 4;
 constexpr uint64_t kEntries = 50'000;
 
 struct LeafPlanTest : ::testing::Test {
   LeafPlanTest() {
-    RandomKeys random(TestLeaf{kBoxes, &NodeLayout::DecimalLeaf(kBoxes, 7), 7}, 91);
+    RandomKeys random(TestLeaf{kBoxes2, &NodeLayout::DecimalLeaf(kBoxes2, 7), 7}, 91);
     random.special_percent = 0;
     for (uint64_t i = 0; i < kEntries; ++i) {
       const Key key = random.NextKey();
@@ -27,7 +26,7 @@ struct LeafPlanTest : ::testing::Test {
   }
   LeafPlan Plan(uint32_t threads = 1) const {
     const auto corner = [this](uint64_t i, uint32_t c) { return &sides[i * kSides + 2 * c]; };
-    return LeafPlan(kBoxes, 90, kEntries, corner, threads);
+    return LeafPlan(kBoxes2, 90, kEntries, corner, threads);
   }
   // Makes a key odd. The first side only: no other is looked at then.
   void MakeOdd(uint64_t key, double x = 1.0 / 3) { sides[key * kSides] = x; }
@@ -69,7 +68,7 @@ TEST_F(LeafPlanTest, DecimalKeysGoToDecimalLeaves) {
 }
 
 TEST_F(LeafPlanTest, AnOddKeyDividesItsLeafInTwoExactOnes) {
-  for (const double odd : {1.0 / 3, -0.0, 1e12, kTestInf, kTestNan}) {
+  for (const double odd : {1.0 / 3, -0.0, 1e12, kInf, kNan}) {
     SCOPED_TRACE(odd);
     MakeOdd(12'345, odd);
     const LeafPlan plan = Plan();

@@ -133,7 +133,7 @@ TEST(NearestScan, FromNowhereReturnsEverything) {
   random.special_percent = 30;
   FillModel(&tree, &random, 500);
   BulkLoad(&tree);
-  const double places[][2] = {{kTestNan, 0}, {kTestInf, 0}, {-kTestInf, kTestInf}, {1e300, -1e300},
+  const double places[][2] = {{kNan, 0}, {kInf, 0}, {-kInf, kInf}, {1e300, -1e300},
                               {-0.0, 0.0}};
   for (const auto& place : places) {
     ExpectNearestAgrees(&tree, place, Predicate::All(), 64);

@@ -60,8 +60,8 @@ TEST(Rounding, OfValuesBeyondFloatsKeepsTheFiniteSideFinite) {
   EXPECT_EQ(RoundUp(-1e300), -FLT_MAX);
   EXPECT_EQ(RoundDown(HUGE_VAL), HUGE_VALF);
   EXPECT_EQ(RoundUp(-HUGE_VAL), -HUGE_VALF);
-  EXPECT_EQ(RoundDown(kTestNan), -HUGE_VALF);
-  EXPECT_EQ(RoundUp(kTestNan), HUGE_VALF);
+  EXPECT_EQ(RoundDown(kNan), -HUGE_VALF);
+  EXPECT_EQ(RoundUp(kNan), HUGE_VALF);
 }
 
 TEST(NodeLayout, FillsTheBlockWithGroups) {
@@ -317,7 +317,7 @@ TEST(ArrangeGroups, LeavesEqualAndUnorderedEntriesInSomeOrder) {
   EntryList list(1);
   std::vector<uint32_t> order;
   for (uint32_t e = 0; e < 100; ++e) {
-    const double values[] = {kTestNan, kTestInf, -kTestInf, 5};
+    const double values[] = {kNan, kInf, -kInf, 5};
     list.Add(&values[e % 4], &values[(e + 1) % 4], e);
     order.push_back(e);
   }

@@ -10,6 +10,8 @@
 #include <random>
 #include <vector>
 
+#include "tree/random_keys.h"
+
 #ifdef __SSE2__
 #include <xmmintrin.h>
 #endif
@@ -17,7 +19,6 @@
 namespace xtree {
 namespace {
 
-constexpr double kInf = std::numeric_limits<double>::infinity();
 
 class PackedCoords : public ::testing::Test {
  protected:

@@ -16,8 +16,10 @@
 
 namespace xtree {
 
-inline constexpr double kTestInf = std::numeric_limits<double>::infinity();
-inline constexpr double kTestNan = std::numeric_limits<double>::quiet_NaN();
+inline constexpr double kInf = std::numeric_limits<double>::infinity();
+inline constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+inline constexpr KeySpec kBoxes2{2, CoordType::kF64, KeyKind::kBox};
+inline constexpr KeySpec kPoints2{2, CoordType::kF64, KeyKind::kPoint};
 
 // All shapes of keys that the tests go through.
 inline std::vector<KeySpec> TestSpecs() {
@@ -81,8 +83,8 @@ class RandomKeys {
   double AnyCoordinate() {
     double x = Below(4) == 0 ? std::floor(Uniform(-8, 8)) : Uniform(-100, 100);
     if (static_cast<int>(Below(100)) < special_percent) {
-      const double specials[] = {0.0, -0.0, kTestInf, -kTestInf, 1e300, -1e300, 1e-310, -1e-310,
-                                 3.5e38, -3.5e38, 16777217, kTestNan};
+      const double specials[] = {0.0, -0.0, kInf, -kInf, 1e300, -1e300, 1e-310, -1e-310,
+                                 3.5e38, -3.5e38, 16777217, kNan};
       x = specials[Below(nan ? 12 : 11)];
     }
     return spec_.coord == CoordType::kF32 ? static_cast<double>(static_cast<float>(x)) : x;
@@ -159,11 +161,11 @@ inline bool Matches(const KeySpec& spec, const Predicate& p, const Key& key) {
     if (!(p.lo_min[d] <= p.lo_max[d] && p.hi_min[d] <= p.hi_max[d])) return false;
   }
   const auto at_most = [&p](double x, double bound) {
-    if (bound == kTestInf) return true;
+    if (bound == kInf) return true;
     return std::isnan(x) ? p.nan_matches : x <= bound;
   };
   const auto at_least = [&p](double x, double bound) {
-    if (bound == -kTestInf) return true;
+    if (bound == -kInf) return true;
     return std::isnan(x) ? p.nan_matches : x >= bound;
   };
   for (uint32_t d = 0; d < spec.dims; ++d) {

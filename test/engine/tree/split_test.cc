@@ -11,11 +11,11 @@
 #include <numeric>
 #include <random>
 
+#include "tree/random_keys.h"
+
 namespace xtree {
 namespace {
 
-constexpr double kInf = std::numeric_limits<double>::infinity();
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 struct Boxes {
   uint32_t dims;

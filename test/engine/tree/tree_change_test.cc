@@ -7,7 +7,6 @@
 namespace xtree {
 namespace {
 
-const KeySpec kBoxes2 = Spec(2, CoordType::kF64, KeyKind::kBox);
 
 // A tree of two leaves under a root, and the nodes by hand.
 class TreeChangeTest : public ::testing::Test {

@@ -9,9 +9,6 @@
 namespace xtree {
 namespace {
 
-constexpr double kInf = std::numeric_limits<double>::infinity();
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-const KeySpec kBoxes2 = Spec(2, CoordType::kF64, KeyKind::kBox);
 
 void Fill(TestTree* t, uint64_t count, uint32_t seed) {
   KeyMaker keys(t->spec, seed);
@@ -26,7 +23,7 @@ std::vector<uint64_t> ShuffledIds(const TestTree& t, uint32_t seed) {
 }
 
 class DeleteKinds : public ::testing::TestWithParam<KeySpec> {};
-INSTANTIATE_TEST_SUITE_P(Kinds, DeleteKinds, ::testing::ValuesIn(SomeSpecs()), SpecName);
+INSTANTIATE_TEST_SUITE_P(Kinds, DeleteKinds, ::testing::ValuesIn(SomeSpecs()), ParamName);
 
 TEST_P(DeleteKinds, RandomOrderDownToEmpty) {
   TestTree t(GetParam());

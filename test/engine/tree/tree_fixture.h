@@ -18,6 +18,7 @@
 #include "store/memory_store.h"
 #include "tree/checker.h"
 #include "tree/node_layout.h"
+#include "tree/random_keys.h"
 #include "tree/xtree.h"
 
 namespace xtree {
@@ -271,7 +272,7 @@ inline std::vector<KeySpec> SomeSpecs() {
   }
   return specs;
 }
-inline std::string SpecName(const ::testing::TestParamInfo<KeySpec>& info) {
+inline std::string ParamName(const ::testing::TestParamInfo<KeySpec>& info) {
   return std::to_string(info.param.dims) + (info.param.coord == CoordType::kF64 ? "F64" : "F32") +
          (info.param.kind == KeyKind::kBox ? "Boxes" : "Points");
 }

@@ -11,13 +11,9 @@
 namespace xtree {
 namespace {
 
-constexpr double kInf = std::numeric_limits<double>::infinity();
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-const KeySpec kBoxes2 = Spec(2, CoordType::kF64, KeyKind::kBox);
-const KeySpec kPoints2 = Spec(2, CoordType::kF64, KeyKind::kPoint);
 
 class InsertKinds : public ::testing::TestWithParam<KeySpec> {};
-INSTANTIATE_TEST_SUITE_P(Kinds, InsertKinds, ::testing::ValuesIn(SomeSpecs()), SpecName);
+INSTANTIATE_TEST_SUITE_P(Kinds, InsertKinds, ::testing::ValuesIn(SomeSpecs()), ParamName);
 
 TEST_P(InsertKinds, TreeHoldsWhatWasInserted) {
   TestTree t(GetParam());

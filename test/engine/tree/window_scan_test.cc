@@ -70,7 +70,7 @@ TEST(WindowScan, OfAnEmptyTreeOrAnImpossibleWindowReturnsNothing) {
   RandomKeys random(spec, 43);
   tree.Insert(random.NextKey(), 1);
   Predicate p = Predicate::All();
-  p.lo_min[1] = kTestNan;
+  p.lo_min[1] = kNan;
   ASSERT_TRUE(scan.Begin(&reader, kTreeMain, p).ok());
   EXPECT_TRUE(DrainIds(&scan).empty());
   scan.End();

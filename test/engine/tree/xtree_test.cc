@@ -21,7 +21,7 @@ constexpr uint64_t kWork = 8;
 #endif
 
 class Mixtures : public ::testing::TestWithParam<KeySpec> {};
-INSTANTIATE_TEST_SUITE_P(Kinds, Mixtures, ::testing::ValuesIn(SomeSpecs()), SpecName);
+INSTANTIATE_TEST_SUITE_P(Kinds, Mixtures, ::testing::ValuesIn(SomeSpecs()), ParamName);
 
 TEST_P(Mixtures, OfInsertionsDeletionsAndCaptures) {
   TestTree t(GetParam());
