@@ -189,7 +189,7 @@ cmp_ok(-s $warm->data_dir . "/$path{$_}", '<', 2_500_000, "warm standby: the log
 $warm->stop('immediate');
 unlink $warm->data_dir . '/standby.signal';
 $warm->start;
-$warm->poll_query_until('postgres', 'SELECT true');
+await_server($warm);
 is(index_equals_heap($warm, $_, "warm standby: $_"), $expected_warm{$_}, "warm standby: $_ as on the primary") foreach 't', 'u';
 $warm->stop;
 

@@ -107,7 +107,7 @@ foreach my $round (3 .. 5)
 	ok($pid ne '', 'there is a session to kill');
 	kill 'KILL', $pid;
 	eval { $_->finish } foreach @writers;
-	ok($node->poll_query_until('postgres', 'SELECT true'), 'the server comes back');
+	ok(await_server($node), 'the server comes back');
 	index_equals_heap($node, 't', "one session killed, round $round");
 }
 
@@ -181,7 +181,7 @@ foreach my $place ('record', 'applied')
 	unlike(slurp_file($node->logfile, $logged), qr/checkpoint complete/, "$place: a checkpoint waits for the first");
 	kill 'KILL', @pids;
 	foreach ($session, $beside, $checkpoint) { eval { $_->finish } }
-	ok($node->poll_query_until('postgres', 'SELECT true'), "$place: the server comes back");
+	ok(await_server($node), "$place: the server comes back");
 	index_equals_heap($node, 't', "$place: killed beside another");
 	is($node->safe_psql('postgres', "SET enable_seqscan = off; SELECT string_agg((id - $base)::text, ' ' ORDER BY id)
 		FROM t WHERE p <@ box '((1,1),(1,1))' AND id > $base AND id < $base + 10"), '1 2 4',

@@ -15,7 +15,7 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
 
-our @EXPORT = qw(new_server create_table add_rows start_session index_equals_heap answers_by
+our @EXPORT = qw(new_server await_server create_table add_rows start_session index_equals_heap answers_by
   index_files relation_path);
 
 # A running server with the extension. Options: init => arguments of init, conf => settings.
@@ -38,6 +38,19 @@ max_wal_size = 1GB
 	$node->start;
 	$node->safe_psql('postgres', 'CREATE EXTENSION xtree');
 	return $node;
+}
+
+# Waits until a server answers that somebody else starts; false if it does not. Not by poll_query_until, which feeds
+# its query through a pipe, and dies where psql has met no server and is gone first.
+sub await_server
+{
+	my ($node) = @_;
+	foreach my $attempt (1 .. 1200)
+	{
+		return 1 if system("psql -Xq -d '" . $node->connstr('postgres') . "' -c 'SELECT true' >/dev/null 2>&1") == 0;
+		select(undef, undef, undef, 0.1);
+	}
+	return 0;
 }
 
 # A table with one index a column; kind: '', 'UNLOGGED'.

@@ -243,17 +243,6 @@ sub kill_postmaster
 	die 'the server does not start again';
 }
 
-# Not by poll_query_until, which feeds its query through a pipe, and dies where the server is gone first.
-sub wait_until_up
-{
-	for (1 .. 1200)
-	{
-		return if system("psql -Xq -d '" . $node->connstr('postgres') . "' -c 'SELECT true' >/dev/null 2>&1") == 0;
-		sleep(0.1);
-	}
-	die 'the server does not come up again';
-}
-
 # Sessions are cancelled and terminated, and the server stays up. Returns how many.
 sub disturb
 {
@@ -400,7 +389,7 @@ sub torture
 			}
 		}
 		if ($kind eq 'server' || $kind eq 'clean') { $node->start }
-		else { wait_until_up() }
+		else { await_server($node) or die 'the server does not come up again' }
 		my $what = "seed $seed, round $round, killed: $kind$setting";
 
 		# Prepared transactions survive; half of them stay for the next round.
