@@ -298,30 +298,31 @@ Status RuntimeImpl::CommitAll() {
     MutexLock lock(&mutex_);
     for (auto& [name, index] : durable_) pending.push_back(Pending{index});
   }
-  std::vector<SyncRequest> batch;
   Status result;
+  const auto failed = [&](const Status& status) {
+    if (result.ok()) result = status;
+    return !status.ok();
+  };
+  // First all frames: an index that is being loaded must not keep others from their syncs.
+  std::erase_if(pending, [&](Pending& p) { return failed(p.index->AppendCommit(&p.mark)); });
+  std::vector<SyncRequest> batch;
   for (Pending& p : pending) {
     std::vector<std::string> paths;
-    const Status status = p.index->AppendCommit(&p.mark, &paths);
-    if (!status.ok()) {
-      if (result.ok()) result = status;
-      p.mark = 0;
-      continue;
-    }
+    if (failed(p.index->BeginSync(p.mark, &paths))) continue;
     p.first = batch.size();
     p.count = paths.size();
     for (std::string& path : paths) batch.push_back(SyncRequest{std::move(path), Status()});
   }
-  if (options_.mode == DurabilityMode::kEventual || batch.empty()) return result;
+  if (batch.empty()) return result;
   SyncFiles(&batch);
   for (Pending& p : pending) {
-    if (p.mark == 0) continue;
+    if (p.count == 0) continue;
     Status status;
     for (size_t i = p.first; i < p.first + p.count; ++i) {
       if (status.ok()) status = batch[i].status;
     }
     p.index->Synced(p.mark, status);
-    if (result.ok()) result = status;
+    (void)failed(status);
   }
   return result;
 }

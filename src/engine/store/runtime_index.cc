@@ -271,14 +271,16 @@ Status DurableIndex::Close() {
 // A commit frame that says how far the log is on disk. Without one, damage in what the last sync
 // covered could not be told from a torn end. Best effort: everything is durable already.
 void DurableIndex::Seal() {
+  uint64_t mark;
   {
     ExclusiveLock lock(&writer_mutex_);
     // A seal must not commit what the program has not.
     if (log_ops() == 0 || durable.log_bytes() == 0 || durable.ops_since_commit() != 0 || !Usable().ok()) return;
     if (!durable.ReserveFrame(0).ok()) return;
     durable.AppendCommit();
+    mark = durable.log()->written_mark();
   }
-  const Status status = durable.SyncLog();
+  const Status status = WaitDurable(mark);
   (void)status.ok();
 }
 
@@ -381,25 +383,33 @@ Status DurableIndex::WaitDurable(uint64_t mark) {
   return status;
 }
 
-Status DurableIndex::AppendCommit(uint64_t* mark, std::vector<std::string>* paths) {
-  {
-    ExclusiveLock lock(&writer_mutex_);
-    XT_RETURN_IF_ERROR(AppendCommitLocked());
-    *mark = durable.log()->written_mark();
-  }
+Status DurableIndex::AppendCommit(uint64_t* mark) {
+  ExclusiveLock lock(&writer_mutex_);
+  XT_RETURN_IF_ERROR(AppendCommitLocked());
+  *mark = durable.log()->written_mark();
+  return Status::Ok();
+}
+
+Status DurableIndex::BeginSync(uint64_t mark, std::vector<std::string>* paths) {
   MutexLock lock(&commit_mutex_);
-  if (!sync_error_.ok()) return sync_error_;
-  if (index_shared->log.durable_mark.load(std::memory_order_acquire) >= *mark) {
-    *mark = 0;
-    return Status::Ok();
+  if (mode_ == DurabilityMode::kEventual) return sync_error_;  // The background does it.
+  while (syncing_) {
+    const uint32_t seen = wakings_.load(std::memory_order_acquire);
+    commit_mutex_.unlock();
+    wakings_.wait(seen, std::memory_order_acquire);
+    commit_mutex_.lock();
   }
+  if (!sync_error_.ok()) return sync_error_;
+  if (index_shared->log.durable_mark.load(std::memory_order_acquire) >= mark) return Status::Ok();
   *paths = durable.log()->Paths();
+  syncing_ = true;
   return Status::Ok();
 }
 
 void DurableIndex::Synced(uint64_t mark, const Status& status) {
   if (status.ok()) durable.log()->NoteDurable(mark);
   MutexLock lock(&commit_mutex_);
+  syncing_ = false;
   if (!status.ok() && sync_error_.ok()) sync_error_ = status;
   WakeCommitters();
 }

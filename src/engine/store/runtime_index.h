@@ -111,8 +111,11 @@ class DurableIndex final : private DurableIndexParts, public RuntimeIndex {
   Status Checkpoint() override;
   StoreInterface* store() override { return &durable; }
 
-  // For CommitAll: writes the commit frame; `mark` is what must become durable, 0 if all is.
-  Status AppendCommit(uint64_t* mark, std::vector<std::string>* paths);
+  // For CommitAll: writes the commit frame; `mark` is what must become durable.
+  Status AppendCommit(uint64_t* mark);
+  // Then: which files the caller has to sync for that. If there are any, nobody else syncs them until Synced, which
+  // must follow.
+  Status BeginSync(uint64_t mark, std::vector<std::string>* paths);
   void Synced(uint64_t mark, const Status& status);
   // One round of background work: `flush` syncs the log, `fold` folds if it is time.
   void BackgroundStep(bool flush, bool fold);
@@ -161,6 +164,7 @@ class DurableIndex final : private DurableIndexParts, public RuntimeIndex {
   Mutex commit_mutex_;
   std::atomic<uint32_t> wakings_{0};  // Slept on until it changes.
   std::atomic<uint64_t> groups_served_{0};  // Syncs ended.
+  // Somebody syncs the log. Nobody else does then: of pages that are lost the kernel may tell only one of them.
   bool syncing_ XT_GUARDED_BY(commit_mutex_) = false;
   std::condition_variable_any gathered_;  // For who is about to sync.
   uint64_t group_ XT_GUARDED_BY(commit_mutex_) = 0;        // Syncs begun: who arrives joins the next.

@@ -11,11 +11,15 @@
 #include <atomic>
 #include <cmath>
 #include <filesystem>
+#include <functional>
+#include <future>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "support/faulty_file_system.h"
 #include "support/index_checks.h"
+#include "testing/sim_file_system.h"
 
 namespace xtree {
 namespace {
@@ -349,6 +353,48 @@ TEST_F(DurableRuntimeTest, ASyncWaitsForThoseWhomTheLastOneReleased) {
   }
   EXPECT_LT(fewest, kThreads * kCommits / 3);
   runtime.reset();
+}
+
+// A queue whose next batch fails, and that does something before the caller learns that.
+class FailingQueue final : public IoQueue {
+ public:
+  explicit FailingQueue(SimFileSystem* files) : files_(files) {}
+  void SyncAll(std::vector<SyncRequest>* batch) override {
+    if (then) files_->FailOperation(0, Status::Make(Code::kIoError, "injected: I/O error"));
+    for (SyncRequest& request : *batch) request.status = files_->Sync(request.path.c_str());
+    if (then) std::exchange(then, nullptr)();
+  }
+  const char* name() const override { return "failing"; }
+  std::function<void()> then;
+
+ private:
+  SimFileSystem* const files_;
+};
+
+// The kernel tells of pages that were lost only once, if each sync opens the file: one that is made after the batch's,
+// and before that has said how it went, succeeds without them.
+TEST_F(DurableRuntimeTest, NoCommitTrustsASyncBesideABatchThatFails) {
+  SimFileSystem files;
+  SimClock clock;
+  FailingQueue queue(&files);
+  options_.directory = "/db";
+  options_.fs = &files;
+  options_.clock = &clock;
+  options_.queue = &queue;
+  options_.background_checkpoints = false;
+  auto runtime = Open();
+  Index* index = *runtime->CreateIndex("a", IndexOptions{});
+  for (uint64_t i = 0; i < 400; ++i) ASSERT_TRUE(index->Insert(PointKey(1.0 / 3, static_cast<double>(i)), i).ok());
+  std::future<Status> commit;
+  queue.then = [&] {
+    commit = std::async(std::launch::async, [&] {
+      const Status inserted = index->Insert(PointKey(1, 1), 1000);
+      return inserted.ok() ? index->Commit() : inserted;
+    });
+    commit.wait_for(std::chrono::milliseconds(200));  // Not for good: it may wait for the batch.
+  };
+  EXPECT_FALSE(runtime->CommitAll().ok());
+  EXPECT_FALSE(commit.get().ok());
 }
 
 TEST_F(DurableRuntimeTest, OneBatchCommitsManyIndexesWithinFewWindowsAndDescriptors) {
