@@ -1,8 +1,10 @@
 #include "store/durable_runtime.h"
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstdlib>
 #include <map>
+#include <set>
 
 #include "base/mutex.h"
 #include "checkpoint/checkpoint_coordinator.h"
@@ -124,12 +126,37 @@ class RuntimeImpl final : public DurableRuntime {
   WindowStats window_stats() override { return budget_.stats(); }
 
  private:
+  // Who closes or drops an index still writes to its files. While this lives nobody else does either to an index of
+  // the name, opens it or creates it.
+  class NameTurn {
+   public:
+    NameTurn(RuntimeImpl* runtime, const std::string& name) : runtime_(*runtime), name_(name) {
+      MutexLock lock(&runtime_.mutex_);
+      runtime_.AwaitName(name_);
+      runtime_.taken_names_.insert(name_);
+    }
+    ~NameTurn() {
+      MutexLock lock(&runtime_.mutex_);
+      runtime_.taken_names_.erase(name_);
+      runtime_.name_given_back_.notify_all();
+    }
+    NameTurn(const NameTurn&) = delete;
+
+   private:
+    RuntimeImpl& runtime_;
+    const std::string& name_;
+  };
+
   bool in_memory() const { return options_.mode == DurabilityMode::kInMemory; }
   std::string PathOf(const std::string& name) const { return options_.directory + "/" + name; }
   std::shared_ptr<DurableIndex> NewDurable(const std::string& name) {
     return std::make_shared<DurableIndex>(this, options_, fs_, clock_, &budget_, domain_->shared,
                                           coordinator_.get(), &open_logs_, PathOf(name));
   }
+  void AwaitName(const std::string& name) XT_REQUIRES(mutex_) {
+    name_given_back_.wait(mutex_, [&]() XT_REQUIRES(mutex_) { return !taken_names_.contains(name); });
+  }
+  Status CloseOpen(const std::string& name) XT_EXCLUDES(mutex_);
   Result<bool> Exists(const std::string& path);
   void BackgroundTick();
   void SyncFiles(std::vector<SyncRequest>* batch) XT_EXCLUDES(queue_mutex_);
@@ -143,9 +170,11 @@ class RuntimeImpl final : public DurableRuntime {
   std::unique_ptr<CheckpointCoordinator> coordinator_;  // Null without background work.
   uint64_t last_flush_micros_ = 0;                      // The background thread's.
 
-  Mutex mutex_;  // Guards the maps. Never held while files are synced, except to create.
+  Mutex mutex_;  // Guards the maps. Never held while files are synced, except to create or open.
   std::map<std::string, std::shared_ptr<DurableIndex>> durable_ XT_GUARDED_BY(mutex_);
   std::map<std::string, std::unique_ptr<MemoryIndex>> memory_ XT_GUARDED_BY(mutex_);
+  std::set<std::string> taken_names_ XT_GUARDED_BY(mutex_);
+  std::condition_variable_any name_given_back_;
 
   Mutex queue_mutex_;
   std::unique_ptr<IoQueue> queue_ XT_GUARDED_BY(queue_mutex_);
@@ -216,6 +245,7 @@ Result<Index*> RuntimeImpl::CreateIndex(const std::string& name, const IndexOpti
     auto index = std::make_unique<MemoryIndex>(this, options, domain_->shared);
     return memory_.emplace(name, std::move(index)).first->second.get();
   }
+  AwaitName(name);
   if (durable_.contains(name)) return exists();
   XT_ASSIGN_OR_RETURN(const bool there, Exists(PathOf(name)));
   if (there) return exists();
@@ -232,6 +262,7 @@ Result<Index*> RuntimeImpl::OpenIndex(const std::string& name) {
     if (found != memory_.end()) return found->second.get();
     return Status::NotFound("there is no index \"%s\"", name.c_str());
   }
+  AwaitName(name);
   auto found = durable_.find(name);
   if (found != durable_.end()) return found->second.get();
   auto index = NewDurable(name);
@@ -240,10 +271,15 @@ Result<Index*> RuntimeImpl::OpenIndex(const std::string& name) {
 }
 
 Status RuntimeImpl::CloseIndex(const std::string& name) {
+  if (in_memory()) return Status::Ok();  // It would be gone; DropIndex says so.
+  const NameTurn turn(this, name);
+  return CloseOpen(name);
+}
+
+Status RuntimeImpl::CloseOpen(const std::string& name) {
   std::shared_ptr<DurableIndex> index;
   {
     MutexLock lock(&mutex_);
-    if (in_memory()) return Status::Ok();  // It would be gone; DropIndex says so.
     auto found = durable_.find(name);
     if (found == durable_.end()) {
       return Status::NotFound("index \"%s\" is not open", name.c_str());
@@ -264,7 +300,8 @@ Status RuntimeImpl::DropIndex(const std::string& name) {
     if (memory_.erase(name) != 0) return Status::Ok();
     return Status::NotFound("there is no index \"%s\"", name.c_str());
   }
-  const Status closed = CloseIndex(name);
+  const NameTurn turn(this, name);
+  const Status closed = CloseOpen(name);
   (void)closed.ok();  // It goes whether or not it was open, or could be synced.
   const std::string path = PathOf(name);
   XT_ASSIGN_OR_RETURN(const bool there, Exists(path));

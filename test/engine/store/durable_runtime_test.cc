@@ -397,6 +397,42 @@ TEST_F(DurableRuntimeTest, NoCommitTrustsASyncBesideABatchThatFails) {
   EXPECT_FALSE(commit.get().ok());
 }
 
+// Whoever still closes an index writes to its log.
+TEST_F(DurableRuntimeTest, AnIndexIsNotOpenedWhileItIsBeingClosed) {
+  FaultyFileSystem files;
+  SimClock clock;  // Stands still: nothing is flushed in the background.
+  options_.fs = &files;
+  options_.clock = &clock;
+  options_.mode = DurabilityMode::kEventual;
+  options_.background_checkpoints = false;
+  auto runtime = Open();
+  Index* index = *runtime->CreateIndex("a", IndexOptions{});
+  ASSERT_TRUE(index->Insert(PointKey(1, 1), 1).ok());
+  ASSERT_TRUE(index->Commit().ok());
+  std::promise<void> closing, go_on;
+  files.before_sync = [&] {
+    files.before_sync = nullptr;
+    closing.set_value();
+    go_on.get_future().wait();
+  };
+  auto closed = std::async(std::launch::async, [&] { return runtime->CloseIndex("a"); });
+  closing.get_future().wait();
+  auto inserted = std::async(std::launch::async, [&] {
+    Index* again = *runtime->OpenIndex("a");
+    const Status status = again->Insert(PointKey(2, 2), 2);
+    return status.ok() ? again->Commit() : status;
+  });
+  inserted.wait_for(std::chrono::milliseconds(200));  // Not for good: it may wait for who closes.
+  go_on.set_value();
+  EXPECT_TRUE(closed.get().ok());
+  EXPECT_TRUE(inserted.get().ok());
+  ASSERT_TRUE(runtime->CloseIndex("a").ok());
+  auto opened = runtime->OpenIndex("a");
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  EXPECT_EQ(Ids(*opened), (std::set<uint64_t>{1, 2}));
+  runtime.reset();
+}
+
 TEST_F(DurableRuntimeTest, OneBatchCommitsManyIndexesWithinFewWindowsAndDescriptors) {
   options_.windows_max = 16;
   auto runtime = Open();

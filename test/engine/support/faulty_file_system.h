@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <thread>
 
 #include "io/memory_file_system.h"
@@ -23,6 +24,7 @@ class FaultyFileSystem final : public FileSystem {
   uint32_t unmaps = 0;
   uint32_t directory_syncs = 0;
   std::chrono::milliseconds sync_takes{0};
+  std::function<void()> before_sync;
   std::atomic<uint32_t> syncs{0};
 
   Result<FileInfo> Stat(const char* path) override { return files_.Stat(path); }
@@ -48,6 +50,7 @@ class FaultyFileSystem final : public FileSystem {
   void Unmap(std::byte*, uint64_t) override { ++unmaps; }
   Status Sync(const char* path) override {
     syncs.fetch_add(1);
+    if (const auto before = before_sync) before();
     if (sync_takes.count() > 0) std::this_thread::sleep_for(sync_takes);
     return files_.Sync(path);
   }
