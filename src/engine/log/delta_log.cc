@@ -436,6 +436,7 @@ uint64_t DeltaLog::Rotate(uint64_t capture_id) noexcept {
   if (sequence < start_seq) return start_seq;
   log->capture_id = capture_id;
   if (!log->sealed) {
+    WindowPin pin(&windows_);
     BlockHeader* closing = CurrentBlock();
     if (closing != nullptr) CloseBlock(closing);
     log->previous_end = LogPosition(log->current_block, log->current_offset);

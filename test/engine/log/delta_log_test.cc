@@ -158,6 +158,27 @@ TEST(DeltaLog, AnOpenLogIsClosedWhenNoSyncHasComeForAWhile) {
   EXPECT_TRUE(f.logs.Take());
 }
 
+// Without a pin another index that needs room may unmap the window between the look at it and the store.
+TEST(DeltaLog, ARotationHoldsTheWindowsThatItMayStoreTo) {
+  OpenLogs logs(1);
+  LogFixture f;
+  uint32_t writes = 0;
+  f.fs.before_write = [&] {
+    EXPECT_GT(f.log->windows()->pins(), 0u);
+    ++writes;
+  };
+  f.log->KeepFile();
+  f.log->KeepOpen(&logs);
+  ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());
+  ASSERT_TRUE(f.log->CreateFile().ok());
+  ASSERT_TRUE(f.log->Sync().ok());
+  ASSERT_TRUE(f.Append(1).ok());
+  ASSERT_TRUE(f.Commit().ok());
+  const uint32_t before = writes;
+  f.log->Rotate(99);
+  EXPECT_GT(writes, before);
+}
+
 TEST(DeltaLog, TheFileComesWithTheFirstFrameAndGrowsInSteps) {
   LogFixture f;
   ASSERT_TRUE(f.log->Reset(LogFixture::kCapture, 1).ok());

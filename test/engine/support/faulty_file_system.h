@@ -4,7 +4,10 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <cstring>
 #include <functional>
+#include <memory>
+#include <string>
 #include <thread>
 
 #include "io/memory_file_system.h"
@@ -25,6 +28,7 @@ class FaultyFileSystem final : public FileSystem {
   uint32_t directory_syncs = 0;
   std::chrono::milliseconds sync_takes{0};
   std::function<void()> before_sync;
+  std::function<void()> before_write;  // Of an open file; without this there are none.
   std::atomic<uint32_t> syncs{0};
 
   Result<FileInfo> Stat(const char* path) override { return files_.Stat(path); }
@@ -54,6 +58,10 @@ class FaultyFileSystem final : public FileSystem {
     if (sync_takes.count() > 0) std::this_thread::sleep_for(sync_takes);
     return files_.Sync(path);
   }
+  Result<std::unique_ptr<OpenFile>> Open(const char* path) override {
+    if (!before_write) return std::unique_ptr<OpenFile>();
+    return std::unique_ptr<OpenFile>(std::make_unique<FaultyOpenFile>(this, path));
+  }
   void StartWriteback(const char*, uint64_t, uint64_t) override {}
   Status SyncDirectory(const char*) override {
     ++directory_syncs;
@@ -63,6 +71,23 @@ class FaultyFileSystem final : public FileSystem {
   Status CreateDirectory(const char*) override { return Status::Ok(); }
 
  private:
+  class FaultyOpenFile final : public OpenFile {
+   public:
+    FaultyOpenFile(FaultyFileSystem* fs, const char* path) : fs_(fs), path_(path) {}
+    Status Write(uint64_t offset, const std::byte* from, uint64_t length) override {
+      fs_->before_write();
+      XT_ASSIGN_OR_RETURN(std::byte* base, fs_->files_.Map(path_.c_str(), offset + length, true));
+      std::memcpy(base + offset, from, length);
+      fs_->files_.Unmap(base, offset + length);
+      return Status::Ok();
+    }
+    Status Sync() override { return fs_->Sync(path_.c_str()); }
+
+   private:
+    FaultyFileSystem* const fs_;
+    const std::string path_;
+  };
+
   MemoryFileSystem files_;
 };
 
