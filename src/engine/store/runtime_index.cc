@@ -312,7 +312,12 @@ Status DurableIndex::Commit() {
     mark = durable.log()->written_mark();
     full = MustFoldNow(policy_, Inputs()) && !fold_begun_;
   }
-  if (mode_ != DurabilityMode::kEventual) XT_RETURN_IF_ERROR(WaitDurable(mark));
+  if (mode_ != DurabilityMode::kEventual) {
+    XT_RETURN_IF_ERROR(WaitDurable(mark));
+  } else {
+    MutexLock lock(&commit_mutex_);
+    XT_RETURN_IF_ERROR(sync_error_);  // Of a flush: there will be no other.
+  }
   if (XT_UNLIKELY(full)) {
     // The background does not keep up (or there is none). A failure here fails no commit.
     const Status folded = Checkpoint();

@@ -177,6 +177,28 @@ TEST_F(DurableRuntimeTest, EventualFlushesByItself) {
   EXPECT_GE(shared->log.durable_mark.load(), shared->log.end_mark.load());
 }
 
+TEST_F(DurableRuntimeTest, EventualCommitsFailOnceAFlushHas) {
+  SimFileSystem files;
+  options_.directory = "/db";
+  options_.fs = &files;
+  options_.mode = DurabilityMode::kEventual;
+  options_.flush_interval_ms = 1;
+  options_.background_checkpoints = false;
+  auto runtime = Open();
+  Index* index = *runtime->CreateIndex("a", IndexOptions{});
+  files.FailKinds(SimFileSystem::kSync, Status::Make(Code::kIoError, "injected: I/O error"));
+  Status commit;
+  for (uint64_t i = 0; i < 2000 && commit.ok(); ++i) {
+    ASSERT_TRUE(index->Insert(PointKey(1, static_cast<double>(i)), i).ok());
+    commit = index->Commit();
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_FALSE(commit.ok());
+  files.FailKinds(0, Status());
+  EXPECT_FALSE(index->Commit().ok());
+  EXPECT_FALSE(runtime->CommitAll().ok());
+}
+
 TEST_F(DurableRuntimeTest, InMemoryIndexesNeedNoDirectory) {
   RuntimeOptions options;
   options.mode = DurabilityMode::kInMemory;
