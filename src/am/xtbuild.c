@@ -5,9 +5,9 @@
  * threads. When they outgrow maintenance_work_mem they are taken back out and go through the host's
  * external sort by curve key, then stream into the packer.
  *
- * The finished file is synced, its blocks are logged as full-page images straight from the mapping, and
- * a "built" record ends the sequence (xtwal.c, redo_built). A crash before that record leaves a file
- * that no committed catalog row names.
+ * The finished file's blocks are logged as full-page images straight from the mapping, and a "built" record
+ * ends the sequence (xtwal.c, redo_built). A crash before that record leaves a file that no committed catalog
+ * row names. The file itself is synced by the next checkpoint.
  */
 #include "xtregistry.h"
 
@@ -17,6 +17,7 @@
 #include "access/xlog.h"
 #include "access/xloginsert.h"
 #include "catalog/index.h"
+#include "catalog/pg_control.h"
 #include "catalog/pg_operator_d.h"
 #include "catalog/pg_type_d.h"
 #include "catalog/storage.h"
@@ -27,6 +28,7 @@
 #include "storage/bufmgr.h"
 #include "storage/bufpage.h"
 #include "storage/ipc.h"
+#include "storage/proc.h"
 #include "storage/smgr.h"
 #include "utils/float.h"
 #include "utils/memutils.h"
@@ -235,13 +237,14 @@ build_callback(Relation index, ItemPointer tid, Datum *values, bool *isnull, boo
 /*
  * Logs the file's blocks, free ones too (zeros, between used ones), so that replay over a later state
  * gives exactly this one. Blocks reserved beyond the last used one are not part of the image.
+ *
+ * Not by log_newpages, which gives each page the LSN of its record: that would be a store, and often a fault,
+ * for each, and nobody asks for that LSN. The blocks have an earlier one already.
  */
 static void
 log_blocks(BuildState *state)
 {
 	Relation	index = state->index;
-	BlockNumber blocks[XLR_MAX_BLOCK_ID];
-	Page		pages[XLR_MAX_BLOCK_ID];
 	uint32		end = xt_data_blocks(state->handle->index);
 	uint32		count = 0;
 	XtError		error;
@@ -256,17 +259,22 @@ log_blocks(BuildState *state)
 		if (!PageIsNew(page))
 			break;
 	}
+	XLogEnsureRecordSpace(XLR_MAX_BLOCK_ID - 1, 0);
 	for (uint32 block = 0; block < end; block++)
 	{
-		pages[count] = xt_block_address(state->handle->index, block, &error);
-		if (pages[count] == NULL)
+		Page		page = xt_block_address(state->handle->index, block, &error);
+
+		if (page == NULL)
 			XtReportError(index, &error);
-		blocks[count++] = block;
-		if (count == lengthof(pages) || block + 1 == end)
+		if (count == 0)
+			XLogBeginInsert();
+		XLogRegisterBlock(count++, &index->rd_node, MAIN_FORKNUM, block, page,
+						  REGBUF_FORCE_IMAGE | REGBUF_STANDARD);
+		if (count == XLR_MAX_BLOCK_ID || block + 1 == end)
 		{
-			CHECK_FOR_INTERRUPTS();
-			log_newpages(&index->rd_node, MAIN_FORKNUM, count, blocks, pages, true);
+			XLogInsert(RM_XLOG_ID, XLOG_FPI);
 			count = 0;
+			CHECK_FOR_INTERRUPTS();
 		}
 	}
 	if (xt_faulted(state->handle->index))
@@ -277,6 +285,24 @@ log_blocks(BuildState *state)
 	XtHaltAt(XT_HALT_BUILD_IMAGES);
 	pg_atomic_write_u64(&state->handle->shared->images_lsn, XtLogBuilt(index, end));
 	XtHaltAt(XT_HALT_BUILT);
+}
+
+/*
+ * Has the file synced by the next checkpoint: until then the images are replayed. A checkpoint that has begun
+ * since the first of them, when the redo point was `redo`, may leave some out, and may be past its syncs.
+ */
+static void
+request_sync(BuildState *state, XLogRecPtr redo)
+{
+	XtError		error;
+	bool		requested;
+
+	/* A checkpoint that begins now waits for the request. */
+	MyProc->delayChkptFlags |= DELAY_CHKPT_START;
+	requested = GetRedoRecPtr() == redo && XtRequestDataSync(state->handle);
+	MyProc->delayChkptFlags &= ~DELAY_CHKPT_START;
+	if (!requested && !xt_sync_data(state->handle->index, &error))
+		XtReportError(state->index, &error);
 }
 
 /* An error or exit during the build: the file goes with the transaction, shared memory here. */
@@ -302,6 +328,8 @@ run_build(BuildState *state, Relation heap, struct IndexInfo *indexInfo)
 	XtError		error;
 	const volatile int *const cancel[2] = {(const volatile int *) &QueryCancelPending,
 	(const volatile int *) &ProcDiePending};
+	const bool	wal = RelationNeedsWAL(index);
+	const XLogRecPtr redo = GetRedoRecPtr();
 	bool		done = false;
 
 	state->build = xt_build_begin(state->handle->index, xtree_build_threads, cancel, &error);
@@ -331,15 +359,14 @@ run_build(BuildState *state, Relation heap, struct IndexInfo *indexInfo)
 	{
 		CHECK_FOR_INTERRUPTS();
 		if (!xt_build_finish(state->build,
-							 RelationNeedsWAL(index) ? GetXLogInsertRecPtr() : InvalidXLogRecPtr,
-							 BUILD_FINISH_BLOCKS, &done, &error) &&
+							 wal ? GetXLogInsertRecPtr() : InvalidXLogRecPtr, !wal, BUILD_FINISH_BLOCKS, &done, &error) &&
 			!XtProvideMemory(state->handle, &error))
 			XtReportError(index, &error);
 	}
 	xt_build_free(state->build);
 	state->build = NULL;
 
-	if (RelationNeedsWAL(index))
+	if (wal)
 		log_blocks(state);
 	if (DataChecksumsEnabled())
 	{
@@ -347,6 +374,8 @@ run_build(BuildState *state, Relation heap, struct IndexInfo *indexInfo)
 		XtStampTouched(state->handle);
 		XtUnlock(state->handle);
 	}
+	if (wal)
+		request_sync(state, redo);
 	return heap_tuples;
 }
 

@@ -116,6 +116,24 @@ set_key(const BOX *box, double *lo, double *hi)
 }
 
 /*
+ * The head of a polygon, with its bounding box, is enough; and where it is neither compressed nor elsewhere, it
+ * is read where it lies, aligned or not.
+ */
+static void
+polygon_key(struct varlena *value, double *lo, double *hi)
+{
+	struct varlena *head = value;
+	BOX			box;
+
+	if (VARATT_IS_EXTERNAL(value) || VARATT_IS_COMPRESSED(value))
+		head = PG_DETOAST_DATUM_SLICE(value, 0, offsetof(POLYGON, p) - VARHDRSZ);
+	memcpy(&box, VARDATA_ANY(head) + offsetof(POLYGON, boundbox) - VARHDRSZ, sizeof(box));
+	set_key(&box, lo, hi);
+	if (head != value)
+		pfree(head);
+}
+
+/*
  * The square around a circle. The operators compute with center and radius, each step rounding in
  * proportion to those, so the square is widened in proportion to them too, whatever their difference.
  */
@@ -160,16 +178,8 @@ XtFormKey(Relation index, const Datum *values, const bool *isnull, double *lo, d
 			set_key(DatumGetBoxP(values[0]), lo, hi);
 			break;
 		case POLYGONOID:
-			{
-				/* The head of the value, with its bounding box, is enough. */
-				POLYGON    *polygon = (POLYGON *)
-					PG_DETOAST_DATUM_SLICE(values[0], 0, offsetof(POLYGON, p) - VARHDRSZ);
-
-				set_key(&polygon->boundbox, lo, hi);
-				if ((Pointer) polygon != DatumGetPointer(values[0]))
-					pfree(polygon);
-				break;
-			}
+			polygon_key((struct varlena *) DatumGetPointer(values[0]), lo, hi);
+			break;
 		case CIRCLEOID:
 			circle_key(DatumGetCircleP(values[0]), lo, hi);
 			break;

@@ -250,6 +250,8 @@ extern XLogRecPtr XtLogAndApplyDelete(Relation index, XtHandle *handle, uint32 t
 									  const uint64 *record_ids, uint32 count);
 /* Returns where the images end in the WAL. */
 extern XLogRecPtr XtLogBuilt(Relation index, uint32 blocks);
+/* The host's checkpointer syncs the data file before the next checkpoint completes. False: it could not be asked. */
+extern bool XtRequestDataSync(XtHandle *handle);
 /* Standbys fold here too, so that their copies of the files are at rest as well. */
 extern void XtLogFold(Relation index);
 extern void XtLogAdopted(const XtRelKey *key);

@@ -91,6 +91,34 @@ typedef struct xl_xtree_adopted
 #define REDO_FOLD_WAITS_MAX	6000
 
 /* --- Writing ---------------------------------------------------------------------------------- */
+static bool
+request_sync(XtHandle *handle, ForkNumber fork, uint32 segment, bool wait)
+{
+	FileTag		tag;
+
+	memset(&tag, 0, sizeof(tag));
+	tag.handler = SYNC_HANDLER_MD;
+	tag.forknum = fork;
+	tag.rnode.spcNode = handle->key.tablespace;
+	tag.rnode.dbNode = handle->key.database;
+	tag.rnode.relNode = handle->key.relation;
+	tag.segno = segment;
+	return RegisterSyncRequest(&tag, SYNC_REQUEST, wait);
+}
+
+bool
+XtRequestDataSync(XtHandle *handle)
+{
+	const uint32 segments = (xt_data_blocks(handle->index) + RELSEG_SIZE - 1) / RELSEG_SIZE;
+
+	for (uint32 segment = 0; segment < segments; segment++)
+	{
+		if (!request_sync(handle, MAIN_FORKNUM, segment, false))
+			return false;
+	}
+	return true;
+}
+
 /*
  * The host's checkpointer syncs the log file before the next checkpoint completes. Never skipped as
  * "already requested": a checkpoint that is running may have taken the earlier request.
@@ -98,18 +126,9 @@ typedef struct xl_xtree_adopted
 static void
 request_log_sync(XtHandle *handle)
 {
-	FileTag		tag;
-
 	if (!handle->logged)
 		return;
-	memset(&tag, 0, sizeof(tag));
-	tag.handler = SYNC_HANDLER_MD;
-	tag.forknum = VISIBILITYMAP_FORKNUM;
-	tag.rnode.spcNode = handle->key.tablespace;
-	tag.rnode.dbNode = handle->key.database;
-	tag.rnode.relNode = handle->key.relation;
-	tag.segno = xt_log_file_segment(handle->index);
-	(void) RegisterSyncRequest(&tag, SYNC_REQUEST, true);
+	(void) request_sync(handle, VISIBILITYMAP_FORKNUM, xt_log_file_segment(handle->index), true);
 	if (pg_atomic_read_u32(&handle->shared->log_dirty) == 0)
 		pg_atomic_write_u32(&handle->shared->log_dirty, 1);
 }

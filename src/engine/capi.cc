@@ -272,6 +272,10 @@ uint32_t xt_data_blocks(const XtIndex* index) noexcept {
   return index->shared->allocator.file_blocks.load(std::memory_order_relaxed);
 }
 
+bool xt_sync_data(XtIndex* index, XtError* error) noexcept {
+  return GuardFiles(index, OnFault::kFail, error, [&] { return index->store.SyncData(); });
+}
+
 void* xt_block_address(XtIndex* index, uint32_t block, XtError* error) noexcept {
   void* result = nullptr;
   GuardFiles(index, OnFault::kFail, error, [&]() -> Status {

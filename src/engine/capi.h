@@ -336,9 +336,11 @@ XT_API bool xt_build_add_sorted(XtBuild *build, const double *lo, const double *
 /* Sorts, packs, publishes in memory. Repeats after XT_NEED_MEMORY. */
 XT_API bool xt_build_pack(XtBuild *build, XtError *error) XT_NOEXCEPT;
 /* Writes the capture (both superblocks, table, stamps with `lsn`), at most `blocks_max` blocks a call, and
- * when `done` has synced the data file. */
-XT_API bool xt_build_finish(XtBuild *build, uint64_t lsn, uint32_t blocks_max, bool *done,
+ * when `done` has synced the data file, if `synced`; else the caller has it synced, before anything relies on it. */
+XT_API bool xt_build_finish(XtBuild *build, uint64_t lsn, bool synced, uint32_t blocks_max, bool *done,
 							XtError *error) XT_NOEXCEPT;
+/* fdatasync of the data file. */
+XT_API bool xt_sync_data(XtIndex *index, XtError *error) XT_NOEXCEPT;
 XT_API void xt_build_free(XtBuild *build) XT_NOEXCEPT;
 
 /* --- Folds: begin and end under W, write and publish without ---------------------------------- */

@@ -73,7 +73,7 @@ bool xt_build_pack(XtBuild* build, XtError* error) noexcept {
                     [&] { return build->build.Pack(); });
 }
 
-bool xt_build_finish(XtBuild* build, uint64_t lsn, uint32_t blocks_max, bool* done,
+bool xt_build_finish(XtBuild* build, uint64_t lsn, bool synced, uint32_t blocks_max, bool* done,
                      XtError* error) noexcept {
   return GuardFiles(build->index, OnFault::kFail, error, [&] {
     XT_ASSERT(build->build.packed());
@@ -81,7 +81,7 @@ bool xt_build_finish(XtBuild* build, uint64_t lsn, uint32_t blocks_max, bool* do
     if (lsn > applied.load(std::memory_order_relaxed)) {
       applied.store(lsn, std::memory_order_relaxed);
     }
-    return build->index->store.CaptureStep(blocks_max, done);
+    return build->index->store.CaptureStep(blocks_max, synced, done);
   });
 }
 

@@ -103,7 +103,7 @@ TEST_F(CapiTest, ABulkBuildIsDurableOnceItIsFinishedAndTakesInsertionsAfterwards
   ASSERT_TRUE(host.Repeat([&] { return xt_build_pack(build, &host.error_); }))
       << host.error_.message;
   for (bool done = false; !done;) {
-    ASSERT_TRUE(host.Repeat([&] { return xt_build_finish(build, 5555, 64, &done, &host.error_); }))
+    ASSERT_TRUE(host.Repeat([&] { return xt_build_finish(build, 5555, true, 64, &done, &host.error_); }))
         << host.error_.message;
   }
   xt_build_free(build);

@@ -212,6 +212,7 @@ Status DurableStore::StampRun(uint32_t first, uint32_t end) {
     if (track_touched_) stamped_.push_back(block);
   }
   if (windows_->keeps_private()) return windows_->Save(first, end - first);
+  if (!fold_->synced) return Status::Ok();
   fs_->StartWriteback(windows_->SegmentPath(window).c_str(),
                       uint64_t{first % kWindowBlocks} * kBlockBytes,
                       uint64_t{end - first} * kBlockBytes);
@@ -248,7 +249,7 @@ Status DurableStore::FoldWrite(uint32_t blocks_max, bool* done) {
     fold.next_block = next;
   }
   if (fold.next_block < blocks.size()) return Status::Ok();
-  Status status = SyncData();
+  Status status = fold.synced ? SyncData() : Status::Ok();
   if (!status.ok()) {
     fold.sync_failed = true;
     return status;
@@ -265,7 +266,7 @@ Status DurableStore::FoldPublish() {
   fold_->publish_tried = true;
   WriteSuperblock(fold_->content, slot, block);
   Status status = windows_->Save(slot, 1);
-  if (status.ok()) status = fs_->Sync(windows_->path().c_str());
+  if (status.ok() && fold_->synced) status = fs_->Sync(windows_->path().c_str());
   if (!status.ok()) fold_->sync_failed = true;
   return status;
 }
@@ -398,18 +399,19 @@ void DurableStore::WriteEarly(uint32_t first, uint32_t blocks) {
 
 Status DurableStore::WriteCaptureInPlace() {
   bool done = false;
-  while (!done) XT_RETURN_IF_ERROR(CaptureStep(UINT32_MAX, &done));
+  while (!done) XT_RETURN_IF_ERROR(CaptureStep(UINT32_MAX, true, &done));
   return Status::Ok();
 }
 
-Status DurableStore::CaptureStep(uint32_t blocks_max, bool* done) {
+Status DurableStore::CaptureStep(uint32_t blocks_max, bool synced, bool* done) {
   *done = false;
   if (fold_ == nullptr) XT_RETURN_IF_ERROR(FoldBegin());
+  fold_->synced = synced;
   Status status = FoldWrite(blocks_max, done);
   if (status.ok() && !*done) return status;
   if (status.ok()) status = FoldPublish();
   FoldEnd(status.ok());
-  if (!status.ok()) return status;
+  if (!status.ok() || !synced) return status;
   status = fs_->Sync(windows_->path().c_str());
   if (!status.ok()) shared_->flags |= kIndexFlagLatched;
   return status;

@@ -32,6 +32,7 @@ struct DurableStore::Fold {
   std::vector<uint32_t> blocks;         // To be stamped and written; in order once all are `listed`.
   bool listed = false;
   size_t next_block = 0;   // Those before it are.
+  bool synced = true;      // False: the owner has the file synced. Nothing is written here.
   bool publish_tried = false;
   bool sync_failed = false;
   bool suspended = false;  // FoldSuspend, with

@@ -126,8 +126,11 @@ class DurableStore final : public NodeStore, public OperationLog {
   // All four steps, and a second sync so that both slots name this capture: bulk build. With no
   // concurrent user.
   Status WriteCaptureInPlace();
-  // The same in steps of about `blocks_max` blocks.
-  Status CaptureStep(uint32_t blocks_max, bool* done);
+  // The same in steps of about `blocks_max` blocks. Not `synced`: the capture is in the file, but durable only when the
+  // caller has that synced, before which nothing may rely on it.
+  Status CaptureStep(uint32_t blocks_max, bool synced, bool* done);
+  // Plain fdatasync of the data file.
+  Status SyncData();
 
   // Durable mark: both superblocks say broken. Every use then fails with kBroken.
   Status MarkBroken();
@@ -163,7 +166,6 @@ class DurableStore final : public NodeStore, public OperationLog {
   void CountOperation() noexcept;
   const char* IsDamaged(const BlockHeader* header, uint32_t block) const;
   Result<std::byte*> MapSuperblock(uint32_t slot);
-  Status SyncData();
 
   // durable_load.cc
   Status LoadSuperblock(const LoadPolicy& policy);
