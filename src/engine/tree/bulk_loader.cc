@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <vector>
 
-#include "base/scratch_array.h"
 #include "tree/curve.h"
 #include "tree/kd_order.h"
 #include "tree/leaf_plan.h"
@@ -80,6 +79,11 @@ struct BulkLoader::State {
   const double* hi(uint64_t i) const {
     if (leaf.corners == 1) return lo(i);
     return borrowed_lo != nullptr ? borrowed_hi + i * spec.dims : lo(i) + spec.dims;
+  }
+  // Keys that follow each other in memory, from that of entry i on.
+  LeafPlan::Run RunFrom(uint64_t i) const {
+    if (borrowed_lo != nullptr) return {lo(i), hi(i), spec.dims, borrowed};
+    return {lo(i), hi(i), stride, std::min<uint64_t>(ids.size(), (i | (kChunkEntries - 1)) + 1)};
   }
   uint64_t id(uint64_t i) const { return borrowed_lo != nullptr ? borrowed_ids[i] : ids[i]; }
   uint64_t added() const { return borrowed_lo != nullptr ? borrowed : ids.size(); }
@@ -276,24 +280,22 @@ Status BulkLoader::State::PackAdded() {
   const uint64_t entries = added();
   if (plan == nullptr) {
     plan = std::make_unique<LeafPlan>(spec, options.leaf_fill_percent, entries,
-                                      [this](uint64_t i, uint32_t c) { return c == 0 ? lo(i) : hi(i); },
-                                      threads);
+                                      [this](uint64_t i) { return RunFrom(i); }, threads);
   }
   XT_RETURN_IF_ERROR(ReserveAll(plan->leaves_max()));
-  std::vector<uint32_t> order;
-  {
-    ScratchArray<float> centres(entries * spec.dims);
-    RunThreads(threads, [&](uint32_t t) {
-      const uint64_t end = entries * (t + 1) / threads;
-      for (uint64_t i = entries * t / threads; i < end; ++i) {
-        for (uint32_t d = 0; d < spec.dims; ++d) {
-          centres[i * spec.dims + d] = CentreOf(lo(i)[d], hi(i)[d]);
+  const std::vector<uint32_t> order = KdOrder(
+      spec.dims,
+      [this](uint64_t begin, uint64_t end, float* centres) {
+        for (uint64_t i = begin; i < end;) {
+          const LeafPlan::Run run = RunFrom(i);
+          const double* low = run.lo;
+          const double* high = run.hi;
+          for (; i < std::min(end, run.end); ++i, low += run.stride, high += run.stride) {
+            for (uint32_t d = 0; d < spec.dims; ++d) *centres++ = CentreOf(low[d], high[d]);
+          }
         }
-      }
-    });
-    order = KdOrder(spec.dims, centres.data(), plan->shares(), threads,
-                    [this] { return options.cancelled(); });
-  }
+      },
+      plan->shares(), threads, [this] { return options.cancelled(); });
   XT_RETURN_IF_ERROR(Cancelled());  // The order is none then.
   const std::vector<LeafPlan::Leaf> planned = plan->Leaves(order);
   std::vector<NodeRef> nodes(planned.size());
@@ -313,8 +315,9 @@ Status BulkLoader::State::PackPending(bool all) {
   // Two runs' worth are kept back, so that the last leaves can share.
   if (!all && pending.size() < 2 * run_entries) return Status::Ok();
   const LeafPlan run(spec, options.leaf_fill_percent, all ? pending.size() : run_entries,
-                     [this](uint64_t i, uint32_t c) {
-                       return c == 0 ? pending.lo(static_cast<uint32_t>(i)) : pending.hi(static_cast<uint32_t>(i));
+                     [this](uint64_t i) {
+                       const auto e = static_cast<uint32_t>(i);
+                       return LeafPlan::Run{pending.lo(e), pending.hi(e), size_t{2} * spec.dims, pending.size()};
                      }, 1);
   const NodeShares& shares = run.shares();
   XT_RETURN_IF_ERROR(ReserveAll(run.leaves_max()));

@@ -56,6 +56,13 @@ inline int DecimalScaleFor(double magnitude) {
   return scale;
 }
 
+// Whether that is `scale`, one that it may be.
+inline bool IsDecimalScaleFor(double magnitude, int scale) {
+  constexpr double kBelow = kDecimalMax + 0.5;
+  return (scale < 0 || magnitude * kPowersOfTen[scale] < kBelow) &&
+         (scale == kDecimalScaleMax || !(magnitude * kPowersOfTen[scale + 1] < kBelow));
+}
+
 // The integer b for which k <= b exactly if FromDecimal(k) <= bound, k >= b exactly if it is >=, for
 // all k from -kDecimalMax to kDecimalMax. REQUIRES: `bound` is not NaN.
 inline int32_t DecimalAtMost(double bound, double unit) {

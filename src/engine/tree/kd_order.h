@@ -10,8 +10,11 @@
 // in the mean, with this 1.1. The curve is for data that do not fit in memory (tree/curve.h).
 #pragma once
 
+#include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include "tree/geometry.h"
@@ -34,11 +37,23 @@ struct NodeShares {
 };
 
 // Puts infinities and NaN among the finite, so that centres have a total order.
-float CentreOf(double lo, double hi);
+inline float CentreOf(double lo, double hi) {
+  constexpr double kMax = std::numeric_limits<float>::max() / 4;
+  const double centre = lo / 2 + hi / 2;
+  if (std::isnan(centre)) return static_cast<float>(kMax);
+  return static_cast<float>(std::clamp(centre, -kMax, kMax));
+}
 
-// `centres`: `dims` for each entry, made by CentreOf. Returns the entries' numbers, node after node.
+// Writes the centres of entries [begin, end), made by CentreOf: `dims` for each. Called by any of the threads.
+using CentresOf = std::function<void(uint64_t begin, uint64_t end, float* centres)>;
+
+// Returns the entries' numbers, node after node.
 // Uses up to `threads` threads. REQUIRES: shares.entries < 2^32. Once `cancelled`, asked by each of the
 // threads, has said yes, what is returned is of no use.
+std::vector<uint32_t> KdOrder(uint32_t dims, const CentresOf& centres,
+                              const NodeShares& shares, uint32_t threads,
+                              const std::function<bool()>& cancelled = {});
+// The same of centres that are in memory.
 std::vector<uint32_t> KdOrder(uint32_t dims, const float* centres,
                               const NodeShares& shares, uint32_t threads,
                               const std::function<bool()>& cancelled = {});

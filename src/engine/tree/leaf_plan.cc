@@ -19,22 +19,36 @@ uint32_t PackedEntries(const NodeLayout& layout, uint32_t fill_percent) {
 
 namespace {
 
+// Calls visit(i, lo, hi) for the entries [begin, end), while it returns true.
+template <class Visit>
+void ForEachKey(uint64_t begin, uint64_t end, const LeafPlan::RunFrom& run_from, Visit&& visit) {
+  for (uint64_t i = begin; i < end;) {
+    LeafPlan::Run run = run_from(i);
+    XT_ASSERT(run.end > i);
+    for (const uint64_t run_end = std::min(end, run.end); i < run_end; ++i, run.lo += run.stride, run.hi += run.stride) {
+      if (!visit(i, run.lo, run.hi)) return;
+    }
+  }
+}
+
 // The largest scale that all but `odd_max` of the keys are small enough for; -1 if there is none.
-int CommonScale(uint64_t entries, uint32_t dims, uint32_t corners, const LeafPlan::KeyOf& key_of,
+int CommonScale(uint64_t entries, uint32_t dims, uint32_t corners, const LeafPlan::RunFrom& run_from,
                 uint64_t odd_max, uint32_t threads) {
   std::atomic<uint64_t> keys[kDecimalScaleMax + 2] = {};  // By their largest scale + 1.
   RunThreads(threads, [&](uint32_t t) {
     uint64_t here[kDecimalScaleMax + 2] = {};
-    const uint64_t end = entries * (t + 1) / threads;
-    for (uint64_t i = entries * t / threads; i < end; ++i) {
+    // Most keys have the scale of the one before.
+    int last = kDecimalScaleMax;
+    ForEachKey(entries * t / threads, entries * (t + 1) / threads, run_from,
+               [&](uint64_t, const double* lo, const double* hi) {
       double magnitude = 0;
-      for (uint32_t c = 0; c < corners; ++c) {
-        const double* corner = key_of(i, c);
-        // A NaN is passed over here, and is not decimal in any scale.
-        for (uint32_t d = 0; d < dims; ++d) magnitude = std::max(magnitude, std::fabs(corner[d]));
-      }
-      ++here[DecimalScaleFor(magnitude) + 1];
-    }
+      // A NaN is passed over here, and is not decimal in any scale.
+      for (uint32_t d = 0; d < dims; ++d) magnitude = std::max(magnitude, std::fabs(lo[d]));
+      for (uint32_t d = 0; d < dims && corners == 2; ++d) magnitude = std::max(magnitude, std::fabs(hi[d]));
+      if (!IsDecimalScaleFor(magnitude, last)) last = DecimalScaleFor(magnitude);
+      ++here[last + 1];
+      return true;
+    });
     for (int s = 0; s < kDecimalScaleMax + 2; ++s) keys[s] += here[s];
   });
   uint64_t too_large = 0;
@@ -50,28 +64,28 @@ int CommonScale(uint64_t entries, uint32_t dims, uint32_t corners, const LeafPla
 }  // namespace
 
 LeafPlan::LeafPlan(const KeySpec& spec, uint32_t fill_percent, uint64_t entries,
-                   const KeyOf& key_of, uint32_t threads)
-    : exact_(NodeLayout::ExactLeaf(spec)), layout_(Survey(spec, entries, key_of, threads)),
+                   const RunFrom& run_from, uint32_t threads)
+    : exact_(NodeLayout::ExactLeaf(spec)), layout_(Survey(spec, entries, run_from, threads)),
       shares_(entries, PackedEntries(layout_, fill_percent), layout_.group_size) {}
 
-const NodeLayout& LeafPlan::Survey(const KeySpec& spec, uint64_t entries, const KeyOf& key_of,
+const NodeLayout& LeafPlan::Survey(const KeySpec& spec, uint64_t entries, const RunFrom& run_from,
                                    uint32_t threads) {
   if (!NodeLayout::HasDecimal(spec)) return exact_;
   const uint32_t dims = spec.dims, corners = exact_.corners;
   const uint64_t odd_max = (entries + kKeysPerOdd - 1) / kKeysPerOdd;
-  const int scale = CommonScale(entries, dims, corners, key_of, odd_max, threads);
+  const int scale = CommonScale(entries, dims, corners, run_from, odd_max, threads);
   if (scale < 0) return exact_;
   const NodeLayout& decimal = NodeLayout::DecimalLeaf(spec, scale);
   odd_.resize(entries);
   std::atomic<uint64_t> odd_keys{0};
   RunThreads(threads, [&](uint32_t t) {
-    const uint64_t end = entries * (t + 1) / threads;
     uint64_t odd = 0;
-    for (uint64_t i = entries * t / threads; i < end && odd <= odd_max; ++i) {
-      odd_[i] = !AreDecimal(key_of(i, 0), dims, decimal.unit) ||
-                (corners == 2 && !AreDecimal(key_of(i, 1), dims, decimal.unit));
+    ForEachKey(entries * t / threads, entries * (t + 1) / threads, run_from,
+               [&](uint64_t i, const double* lo, const double* hi) {
+      odd_[i] = !decimal.Takes(lo, hi);
       odd += odd_[i];
-    }
+      return odd <= odd_max;
+    });
     odd_keys += odd;
   });
   odd_keys_ = odd_keys;

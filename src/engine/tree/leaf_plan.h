@@ -28,8 +28,14 @@ uint32_t PackedEntries(const NodeLayout& layout, uint32_t fill_percent);
 
 class LeafPlan {
  public:
-  // Corner c of entry i.
-  using KeyOf = std::function<const double*(uint64_t i, uint32_t c)>;
+  // Keys that follow each other in memory: those of entries from one that was asked for up to `end`.
+  struct Run {
+    const double* lo;
+    const double* hi;
+    size_t stride;  // Doubles from one to the next, of lo as of hi.
+    uint64_t end;
+  };
+  using RunFrom = std::function<Run(uint64_t i)>;
   // Leaf i holds the entries order[begin] to order[begin + count - 1].
   struct Leaf {
     uint64_t begin;
@@ -37,7 +43,7 @@ class LeafPlan {
     const NodeLayout* layout;
   };
 
-  LeafPlan(const KeySpec& spec, uint32_t fill_percent, uint64_t entries, const KeyOf& key_of,
+  LeafPlan(const KeySpec& spec, uint32_t fill_percent, uint64_t entries, const RunFrom& run_from,
            uint32_t threads);
 
   // How the entries are to be ordered (KdOrder).
@@ -48,7 +54,7 @@ class LeafPlan {
 
  private:
   // Decides between decimal and exact leaves; returns the layout.
-  const NodeLayout& Survey(const KeySpec& spec, uint64_t entries, const KeyOf& key_of,
+  const NodeLayout& Survey(const KeySpec& spec, uint64_t entries, const RunFrom& run_from,
                            uint32_t threads);
 
   const NodeLayout& exact_;

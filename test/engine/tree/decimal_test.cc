@@ -113,6 +113,12 @@ TEST(DecimalScale, IsTheLargestWithRoom) {
   EXPECT_EQ(DecimalScaleFor(kDecimalMax + 1.0), -1);
   EXPECT_EQ(DecimalScaleFor(std::numeric_limits<double>::infinity()), -1);
   EXPECT_EQ(DecimalScaleFor(std::numeric_limits<double>::quiet_NaN()), -1);
+  for (const double magnitude : {0.0, 2.1, 2.2, 180.0, double{kDecimalMax}, kDecimalMax + 1.0,
+                                 std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()}) {
+    for (int scale = -1; scale <= kDecimalScaleMax; ++scale) {
+      EXPECT_EQ(IsDecimalScaleFor(magnitude, scale), scale == DecimalScaleFor(magnitude)) << magnitude << " " << scale;
+    }
+  }
 }
 
 }  // namespace

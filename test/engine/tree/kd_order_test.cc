@@ -86,6 +86,23 @@ TEST(KdOrder, TilesSpaceWithNodesAndGroups) {
   }
 }
 
+// Of what is sampled, every so many entries, the first halving takes those that lie elsewhere than all others.
+TEST(KdOrder, IsNotMisledByASampleOfOtherThanMostEntries) {
+  for (const uint32_t dims : {1u, 2u, 3u, 4u}) {
+    SCOPED_TRACE(dims);
+    const uint64_t n = 65536;
+    std::vector<float> centres = UniformCentres(dims, n);
+    for (uint64_t i = 0; i < n; i += 64) centres[i * dims] += 2;
+    const NodeShares shares(n, 192, 16);
+    const std::vector<uint32_t> order = KdOrder(dims, centres.data(), shares, 1);
+    ExpectPermutation(order, n);
+    std::vector<uint64_t> nodes;
+    for (uint64_t i = 0; i <= shares.nodes; ++i) nodes.push_back(shares.Begin(i));
+    // All of space between the two kinds may belong to one node.
+    EXPECT_LE(Volume(dims, centres, order, nodes), 3);
+  }
+}
+
 TEST(KdOrder, DoesNotDependOnThreads) {
   const std::vector<float> centres = UniformCentres(2, 50000);
   const NodeShares shares(50000, 192, 16);
@@ -94,26 +111,27 @@ TEST(KdOrder, DoesNotDependOnThreads) {
 }
 
 TEST(KdOrder, TakesAnyValues) {
+  constexpr uint64_t kAny = 40000;
   for (const uint32_t dims : {1u, 2u, 3u, 8u}) {
     RandomKeys random(KeySpec{1, CoordType::kF64, KeyKind::kPoint}, 92);
     random.nan = true;
     for (const int special_percent : {20, 100}) {
       random.special_percent = special_percent;
       std::vector<float> centres;
-      for (uint64_t i = 0; i < 10000 * dims; ++i) {
+      for (uint64_t i = 0; i < kAny * dims; ++i) {
         centres.push_back(CentreOf(random.Coordinate(), random.Coordinate()));
         ASSERT_TRUE(std::isfinite(centres.back()));
       }
-      ExpectPermutation(KdOrder(dims, centres.data(), NodeShares(10000, 50, 16), 2), 10000);
+      ExpectPermutation(KdOrder(dims, centres.data(), NodeShares(kAny, 50, 16), 2), kAny);
     }
     // All alike, and all but one.
-    std::vector<float> centres(size_t{10000} * dims, 7.0f);
-    ExpectPermutation(KdOrder(dims, centres.data(), NodeShares(10000, 50, 16), 1), 10000);
+    std::vector<float> centres(kAny * dims, 7.0f);
+    ExpectPermutation(KdOrder(dims, centres.data(), NodeShares(kAny, 50, 16), 1), kAny);
     centres[5] = 8;
-    ExpectPermutation(KdOrder(dims, centres.data(), NodeShares(10000, 50, 16), 1), 10000);
+    ExpectPermutation(KdOrder(dims, centres.data(), NodeShares(kAny, 50, 16), 1), kAny);
     centres[5] = 7 + 1e-6f;
     centres[6] = -1e38f;
-    ExpectPermutation(KdOrder(dims, centres.data(), NodeShares(10000, 50, 16), 1), 10000);
+    ExpectPermutation(KdOrder(dims, centres.data(), NodeShares(kAny, 50, 16), 1), kAny);
   }
 }
 

@@ -25,8 +25,11 @@ struct LeafPlanTest : ::testing::Test {
     for (uint32_t i = 0; i < kEntries; ++i) order.push_back(i * 7 % kEntries);
   }
   LeafPlan Plan(uint32_t threads = 1) const {
-    const auto corner = [this](uint64_t i, uint32_t c) { return &sides[i * kSides + 2 * c]; };
-    return LeafPlan(kBoxes2, 90, kEntries, corner, threads);
+    // In runs of a hundred.
+    const auto run_from = [this](uint64_t i) {
+      return LeafPlan::Run{&sides[i * kSides], &sides[i * kSides + 2], kSides, i / 100 * 100 + 100};
+    };
+    return LeafPlan(kBoxes2, 90, kEntries, run_from, threads);
   }
   // Makes a key odd. The first side only: no other is looked at then.
   void MakeOdd(uint64_t key, double x = 1.0 / 3) { sides[key * kSides] = x; }
@@ -122,8 +125,11 @@ TEST(LeafPlan, OfEveryShapeFitsItsLayouts) {
     }
     keys[4'321 * sides] = -0.0;  // Odd.
     for (const uint32_t fill : {10u, 80u, 100u}) {
-      const auto corner = [&](uint64_t i, uint32_t c) { return &keys[i * sides + c * leaf.spec.dims]; };
-      const LeafPlan plan(leaf.spec, fill, kSome, corner, 2);
+      const auto run_from = [&](uint64_t i) {
+        const double* key = &keys[i * sides];
+        return LeafPlan::Run{key, key + (leaf.layout->corners - 1) * leaf.spec.dims, sides, kSome};
+      };
+      const LeafPlan plan(leaf.spec, fill, kSome, run_from, 2);
       std::vector<uint32_t> order(kSome);
       for (uint32_t i = 0; i < kSome; ++i) order[i] = i;
       uint64_t next = 0;
