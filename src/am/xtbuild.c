@@ -329,7 +329,7 @@ run_build(BuildState *state, Relation heap, struct IndexInfo *indexInfo)
 	const volatile int *const cancel[2] = {(const volatile int *) &QueryCancelPending,
 	(const volatile int *) &ProcDiePending};
 	const bool	wal = RelationNeedsWAL(index);
-	const XLogRecPtr redo = GetRedoRecPtr();
+	XLogRecPtr	redo;
 	bool		done = false;
 
 	state->build = xt_build_begin(state->handle->index, xtree_build_threads, cancel, &error);
@@ -342,7 +342,8 @@ run_build(BuildState *state, Relation heap, struct IndexInfo *indexInfo)
 	if (state->sort != NULL)
 		pack_sorted(state);
 	pgstat_progress_update_param(PROGRESS_CREATEIDX_SUBPHASE, XTREE_PHASE_PACK);
-	while (!xt_build_pack(state->build, &error))
+	/* Operations on the index get later LSNs than whatever has been written so far. */
+	while (!xt_build_pack(state->build, wal ? GetXLogInsertRecPtr() : InvalidXLogRecPtr, &error))
 	{
 		/* Where the request has been withdrawn meanwhile there is no way back either. */
 		CHECK_FOR_INTERRUPTS();
@@ -354,18 +355,17 @@ run_build(BuildState *state, Relation heap, struct IndexInfo *indexInfo)
 		if (!XtProvideMemory(state->handle, &error))
 			XtReportError(index, &error);
 	}
-	/* Operations on the index get later LSNs than whatever has been written so far. */
 	while (!done)
 	{
 		CHECK_FOR_INTERRUPTS();
-		if (!xt_build_finish(state->build,
-							 wal ? GetXLogInsertRecPtr() : InvalidXLogRecPtr, !wal, BUILD_FINISH_BLOCKS, &done, &error) &&
+		if (!xt_build_finish(state->build, !wal, BUILD_FINISH_BLOCKS, &done, &error) &&
 			!XtProvideMemory(state->handle, &error))
 			XtReportError(index, &error);
 	}
 	xt_build_free(state->build);
 	state->build = NULL;
 
+	redo = GetRedoRecPtr();
 	if (wal)
 		log_blocks(state);
 	if (DataChecksumsEnabled())

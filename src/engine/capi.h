@@ -333,11 +333,11 @@ XT_API void xt_build_curve_keys(XtBuild *build, const double *bounds_lo, const d
 XT_API bool xt_build_add_sorted(XtBuild *build, const double *lo, const double *hi,
 								const uint64_t *record_ids, uint32_t count, XtError *error)
 	XT_NOEXCEPT;
-/* Sorts, packs, publishes in memory. Repeats after XT_NEED_MEMORY. */
-XT_API bool xt_build_pack(XtBuild *build, XtError *error) XT_NOEXCEPT;
-/* Writes the capture (both superblocks, table, stamps with `lsn`), at most `blocks_max` blocks a call, and
+/* Sorts, packs, publishes in memory; blocks are stamped with `lsn`. Repeats after XT_NEED_MEMORY. */
+XT_API bool xt_build_pack(XtBuild *build, uint64_t lsn, XtError *error) XT_NOEXCEPT;
+/* Writes the capture (both superblocks, table, stamps), at most `blocks_max` blocks a call, and
  * when `done` has synced the data file, if `synced`; else the caller has it synced, before anything relies on it. */
-XT_API bool xt_build_finish(XtBuild *build, uint64_t lsn, bool synced, uint32_t blocks_max, bool *done,
+XT_API bool xt_build_finish(XtBuild *build, bool synced, uint32_t blocks_max, bool *done,
 							XtError *error) XT_NOEXCEPT;
 /* fdatasync of the data file. */
 XT_API bool xt_sync_data(XtIndex *index, XtError *error) XT_NOEXCEPT;

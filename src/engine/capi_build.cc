@@ -5,9 +5,20 @@
 using namespace xtree;        // NOLINT: this file is the boundary; its own names all begin with xt.
 using namespace xtree::capi;  // NOLINT
 
+namespace {
+
+WriteBlocks WriterOf(XtIndex* index) {
+  if (!index->store.MayWriteStaged()) return {};
+  return [index](uint32_t first, uint32_t blocks, std::byte* data) {
+    return index->store.WriteStaged(first, blocks, data, false);
+  };
+}
+
+}  // namespace
+
 struct XtBuild {
   XtBuild(XtIndex* i, uint32_t threads, const volatile int* const* cancel)
-      : index(i), build(&i->store, threads, cancel) {}
+      : index(i), build(&i->store, threads, cancel, WriterOf(i)) {}
   XtIndex* const index;
   BulkBuild build;
 };
@@ -68,19 +79,20 @@ bool xt_build_add_sorted(XtBuild* build, const double* lo, const double* hi,
                     [&] { return build->build.AddSorted(lo, hi, record_ids, count); });
 }
 
-bool xt_build_pack(XtBuild* build, XtError* error) noexcept {
-  return GuardFiles(build->index, OnFault::kFail, error,
-                    [&] { return build->build.Pack(); });
-}
-
-bool xt_build_finish(XtBuild* build, uint64_t lsn, bool synced, uint32_t blocks_max, bool* done,
-                     XtError* error) noexcept {
+bool xt_build_pack(XtBuild* build, uint64_t lsn, XtError* error) noexcept {
   return GuardFiles(build->index, OnFault::kFail, error, [&] {
-    XT_ASSERT(build->build.packed());
     auto& applied = build->index->shared->applied_lsn;
     if (lsn > applied.load(std::memory_order_relaxed)) {
       applied.store(lsn, std::memory_order_relaxed);
     }
+    return build->build.Pack();
+  });
+}
+
+bool xt_build_finish(XtBuild* build, bool synced, uint32_t blocks_max, bool* done,
+                     XtError* error) noexcept {
+  return GuardFiles(build->index, OnFault::kFail, error, [&] {
+    XT_ASSERT(build->build.packed());
     return build->index->store.CaptureStep(blocks_max, synced, done);
   });
 }

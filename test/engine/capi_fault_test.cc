@@ -349,7 +349,7 @@ TEST_F(CapiFaultTest, ACancelledPackEndsSoonAndLeavesAnIndexThatCanBeEmptied) {
       if (!before) usleep(2000);
       __atomic_store_n(const_cast<int*>(&flag), 1, __ATOMIC_RELAXED);
     });
-    EXPECT_FALSE(host.Repeat([&] { return xt_build_pack(build, &host.error_); }));
+    EXPECT_FALSE(host.Repeat([&] { return xt_build_pack(build, 5555, &host.error_); }));
     EXPECT_EQ(host.error_.code, XT_CANCELLED) << host.error_.message;
     canceller.join();
     xt_build_free(build);
@@ -375,7 +375,7 @@ TEST_F(CapiFaultTest, AScanThatFindsNothingReturnsNowAndThen) {
   XtBuild* build = xt_build_begin(host.index_, 2, none, &host.error_);
   ASSERT_NE(build, nullptr);
   ASSERT_TRUE(xt_build_add(build, lo.data(), hi.data(), ids.data(), ids.size(), &host.error_));
-  ASSERT_TRUE(host.Repeat([&] { return xt_build_pack(build, &host.error_); }));
+  ASSERT_TRUE(host.Repeat([&] { return xt_build_pack(build, 5555, &host.error_); }));
   xt_build_free(build);
   const XtPredicate gap = Intersects(0, 0.5, 300000, 0.75);
   XtScan* scan = xt_scan_create(host.index_, &host.error_);

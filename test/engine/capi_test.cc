@@ -100,10 +100,10 @@ TEST_F(CapiTest, ABulkBuildIsDurableOnceItIsFinishedAndTakesInsertionsAfterwards
   ASSERT_NE(build, nullptr) << host.error_.message;
   ASSERT_TRUE(xt_build_add(build, lo.data(), hi.data(), ids.data(), ids.size(), &host.error_));
   ASSERT_TRUE(xt_build_add_null(build, 60000, &host.error_));
-  ASSERT_TRUE(host.Repeat([&] { return xt_build_pack(build, &host.error_); }))
+  ASSERT_TRUE(host.Repeat([&] { return xt_build_pack(build, 5555, &host.error_); }))
       << host.error_.message;
   for (bool done = false; !done;) {
-    ASSERT_TRUE(host.Repeat([&] { return xt_build_finish(build, 5555, true, 64, &done, &host.error_); }))
+    ASSERT_TRUE(host.Repeat([&] { return xt_build_finish(build, true, 64, &done, &host.error_); }))
         << host.error_.message;
   }
   xt_build_free(build);

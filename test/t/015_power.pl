@@ -58,7 +58,7 @@ my %step = (
 	checkpoint => sub { $node->safe_psql('postgres', 'CHECKPOINT') });
 foreach my $script (
 	'insert checkpoint', 'insert checkpoint delete insert ?', 'insert fold ?',
-	'insert fold checkpoint insert', 'rebuild checkpoint insert', 'rebuild insert fold ?')
+	'insert fold checkpoint insert', 'rebuild insert', 'rebuild ?', 'rebuild checkpoint insert', 'rebuild insert fold ?')
 {
 	foreach my $step (split / /, $script)
 	{

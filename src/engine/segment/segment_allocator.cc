@@ -115,7 +115,7 @@ void SegmentAllocator::Prefill(uint32_t first_block, uint32_t blocks) {
                           uint64_t{blocks} * kBlockBytes);
 }
 
-Status SegmentAllocator::ExtendSegment(uint32_t segment) {
+Status SegmentAllocator::ExtendSegment(uint32_t segment, bool prefill) {
   SegmentInfo& s = info(segment);
   XT_ASSERT(s.state == SegmentState::kInUse && s.reserved_blocks < kSegmentBlocks);
   uint32_t step = kSegmentBlocks;
@@ -127,7 +127,7 @@ Status SegmentAllocator::ExtendSegment(uint32_t segment) {
   new_blocks &= ~((uint32_t{1} << s.order) - 1);
   XT_RETURN_IF_ERROR(
       ReserveBlocks(segment * kSegmentBlocks + old_blocks, new_blocks - old_blocks));
-  Prefill(segment * kSegmentBlocks + old_blocks, new_blocks - old_blocks);
+  if (prefill) Prefill(segment * kSegmentBlocks + old_blocks, new_blocks - old_blocks);
   s.reserved_blocks = static_cast<uint16_t>(new_blocks);
   if (new_blocks == kSegmentBlocks && shared_->growing[s.order] == segment + 1) {
     shared_->growing[s.order] = 0;
@@ -136,7 +136,7 @@ Status SegmentAllocator::ExtendSegment(uint32_t segment) {
   return Status::Ok();
 }
 
-void SegmentAllocator::UseSegment(uint32_t segment, uint32_t order) {
+void SegmentAllocator::UseSegment(uint32_t segment, uint32_t order, bool prefill) {
   SegmentInfo& s = info(segment);
   XT_ASSERT(s.state == SegmentState::kUnused && order <= kOrderMax);
   s.state = SegmentState::kInUse;
@@ -148,7 +148,7 @@ void SegmentAllocator::UseSegment(uint32_t segment, uint32_t order) {
     shared_->growing[order] = segment + 1;
   }
   if (s.flags & kSegmentFresh) {
-    Prefill(segment * kSegmentBlocks, s.reserved_blocks);
+    if (prefill) Prefill(segment * kSegmentBlocks, s.reserved_blocks);
     s.flags &= static_cast<uint8_t>(~kSegmentFresh);
   }
   AddFree(segment, 0, s.reserved_blocks >> order);
@@ -205,12 +205,12 @@ Status SegmentAllocator::AppendSegments(uint32_t order) {
   return Status::Ok();
 }
 
-Status SegmentAllocator::AddSpace(uint32_t order) {
+Status SegmentAllocator::AddSpace(uint32_t order, bool prefill) {
   // Blocks that are reserved already come first, then those that continue a segment.
   uint32_t segment = shared_->unused.head;
   if (segment != 0 && info(segment - 1).reserved_blocks < (1u << order)) segment = 0;
   if (segment == 0 && shared_->growing[order] != 0) {
-    return ExtendSegment(shared_->growing[order] - 1);
+    return ExtendSegment(shared_->growing[order] - 1, prefill);
   }
   if (segment == 0) segment = shared_->unused.head;
   if (segment == 0) {
@@ -220,9 +220,9 @@ Status SegmentAllocator::AddSpace(uint32_t order) {
   const uint32_t number = segment - 1;
   Unlink(&shared_->unused, number);
   shared_->unused_segments.fetch_sub(1, std::memory_order_relaxed);
-  UseSegment(number, order);
+  UseSegment(number, order, prefill);
   if (info(number).free_extents != 0) return Status::Ok();
-  Status status = ExtendSegment(number);
+  Status status = ExtendSegment(number, prefill);
   if (!status.ok()) ReleaseSegment(number);
   return status;
 }
@@ -249,7 +249,7 @@ Status SegmentAllocator::CreateFile() {
   info(0).reserved_blocks = kFirstReserveBlocks;
   shared_->segments.store(1, std::memory_order_relaxed);
   shared_->scrubbed = 1;
-  UseSegment(0, 0);
+  UseSegment(0, 0, true);
   info(0).used[0] |= (uint64_t{1} << kSuperblocks) - 1;
   info(0).free_extents -= kSuperblocks;
   shared_->free_extents[0] -= kSuperblocks;
@@ -365,7 +365,7 @@ bool SegmentAllocator::ScrubStep(uint32_t blocks_max) {
 Result<uint32_t> SegmentAllocator::Allocate(uint32_t order) {
   XT_ASSERT(order <= kOrderMax);
   SegmentList& list = shared_->with_space[order];
-  if (XT_UNLIKELY(list.head == 0)) XT_RETURN_IF_ERROR(AddSpace(order));
+  if (XT_UNLIKELY(list.head == 0)) XT_RETURN_IF_ERROR(AddSpace(order, true));
   const uint32_t segment = list.head - 1;
   SegmentInfo& s = info(segment);
   if (XT_UNLIKELY((s.flags & kSegmentUnchecked) ||
@@ -420,8 +420,8 @@ void SegmentAllocator::Free(uint32_t block, uint32_t order) {
   }
 }
 
-Status SegmentAllocator::ReserveExtents(uint32_t order, uint32_t extents) {
-  while (shared_->free_extents[order] < extents) XT_RETURN_IF_ERROR(AddSpace(order));
+Status SegmentAllocator::ReserveExtents(uint32_t order, uint32_t extents, bool prefill) {
+  while (shared_->free_extents[order] < extents) XT_RETURN_IF_ERROR(AddSpace(order, prefill));
   uint64_t ready = 0;
   for (uint32_t segment = shared_->with_space[order].head; segment != 0 && ready < extents;
        segment = info(segment - 1).next) {
@@ -503,8 +503,8 @@ bool SegmentAllocator::OpenBefore(uint32_t order, uint32_t limit) {
   if (!before(head)) return false;
   Unlink(&shared_->unused, head - 1);
   shared_->unused_segments.fetch_sub(1, std::memory_order_relaxed);
-  UseSegment(head - 1, order);
-  if (info(head - 1).free_extents != 0 || ExtendSegment(head - 1).ok()) return true;
+  UseSegment(head - 1, order, true);
+  if (info(head - 1).free_extents != 0 || ExtendSegment(head - 1, true).ok()) return true;
   ReleaseSegment(head - 1);
   return false;
 }

@@ -99,8 +99,9 @@ class SegmentAllocator {
   // Zeroes the extent (a block that is not in use reads as a new page) and makes it free; where windows
   // keep stores private its segment becomes stale instead. REQUIRES: its window is mapped.
   void Free(uint32_t block, uint32_t order);
-  // Makes sure that the next `extents` Allocate(order) calls cannot fail (bulk load).
-  Status ReserveExtents(uint32_t order, uint32_t extents);
+  // Makes sure that the next `extents` Allocate(order) calls cannot fail (bulk load). Not `prefill`: most of them will
+  // be written by system calls.
+  Status ReserveExtents(uint32_t order, uint32_t extents, bool prefill);
   // Truncates wholly free segments at the end of the file and punches those in the middle, beyond a
   // small reserve. Best effort; readers never touch free blocks.
   void ReturnFreeSpace();
@@ -153,9 +154,9 @@ class SegmentAllocator {
   void AddFree(uint32_t segment, uint32_t first_extent, uint32_t end_extent);
   Status ReserveBlocks(uint32_t first_block, uint32_t blocks);
   void Prefill(uint32_t first_block, uint32_t blocks);
-  Status AddSpace(uint32_t order);
-  Status ExtendSegment(uint32_t segment);
-  void UseSegment(uint32_t segment, uint32_t order);
+  Status AddSpace(uint32_t order, bool prefill);
+  Status ExtendSegment(uint32_t segment, bool prefill);
+  void UseSegment(uint32_t segment, uint32_t order, bool prefill);
   void ReleaseSegment(uint32_t segment);
   Status AppendSegments(uint32_t order);
   Status PrepareSegment(uint32_t segment);

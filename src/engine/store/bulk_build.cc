@@ -10,10 +10,9 @@ namespace xtree {
 namespace {
 
 BulkOptions OptionsFor(const StoreInterface* store, uint32_t threads,
-                       const volatile int* const* cancel,
-                       std::function<void(uint32_t first_block, uint32_t blocks)> filled) {
+                       const volatile int* const* cancel, WriteBlocks write) {
   BulkOptions options;
-  options.filled = std::move(filled);
+  options.write = std::move(write);
   options.leaf_fill_percent = store->shared()->leaf_fill_percent;
   options.threads = threads;
   for (int i = 0; cancel != nullptr && i < 2; ++i) options.cancel[i] = cancel[i];
@@ -23,9 +22,9 @@ BulkOptions OptionsFor(const StoreInterface* store, uint32_t threads,
 }  // namespace
 
 BulkBuild::BulkBuild(StoreInterface* store, uint32_t threads, const volatile int* const* cancel,
-                     std::function<void(uint32_t first_block, uint32_t blocks)> filled)
+                     WriteBlocks write)
     : spec_(store->shared()->trees[kTreeMain].spec), threads_(std::max(1u, threads)),
-      main_(store, kTreeMain, OptionsFor(store, threads, cancel, std::move(filled))),
+      main_(store, kTreeMain, OptionsFor(store, threads, cancel, std::move(write))),
       nulls_(store, kTreeNull, OptionsFor(store, threads, cancel, {})) {}
 
 bool BulkBuild::IsEmpty(const IndexShared& shared) {

@@ -8,7 +8,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 
 #include "base/status.h"
 #include "store/store_interface.h"
@@ -19,9 +18,9 @@ namespace xtree {
 class BulkBuild {
  public:
   // REQUIRES: the index is empty.
-  // `cancel`, `filled`: see BulkOptions; null, or two words that outlive the build.
+  // `cancel`, `write`: see BulkOptions; null, or two words that outlive the build.
   BulkBuild(StoreInterface* store, uint32_t threads, const volatile int* const* cancel = nullptr,
-            std::function<void(uint32_t first_block, uint32_t blocks)> filled = {});
+            WriteBlocks write = {});
 
   static bool IsEmpty(const IndexShared& shared);
 

@@ -380,21 +380,31 @@ void DurableStore::MarkNodesUnstamped() noexcept {
   }
 }
 
-void DurableStore::WriteEarly(uint32_t first, uint32_t blocks) {
-  if (windows_->keeps_private() || track_touched_) return;
+Status DurableStore::WriteStaged(uint32_t first, uint32_t blocks, std::byte* data, bool synced) {
+  XT_ASSERT(MayWriteStaged());
   const uint64_t lsn = shared_->applied_lsn.load(std::memory_order_relaxed);
   const uint32_t end = first + blocks;
   while (first < end) {
     const uint32_t window = first / kWindowBlocks;
-    const uint32_t here = std::min(end, (window + 1) * kWindowBlocks);
-    for (uint32_t block = first; block < here; ++block) {
-      StampBlock(reinterpret_cast<BlockHeader*>(windows_->BlockAddress(block)), lsn);
+    const uint32_t here = std::min(end, (window + 1) * kWindowBlocks) - first;
+    for (uint32_t i = 0; i < here; ++i) {
+      StampBlock(reinterpret_cast<BlockHeader*>(data + uint64_t{i} * kBlockBytes), lsn);
     }
-    fs_->StartWriteback(windows_->SegmentPath(window).c_str(),
-                        uint64_t{first % kWindowBlocks} * kBlockBytes,
-                        uint64_t{here - first} * kBlockBytes);
-    first = here;
+    const std::string path = windows_->SegmentPath(window);
+    const uint64_t offset = uint64_t{first % kWindowBlocks} * kBlockBytes, bytes = uint64_t{here} * kBlockBytes;
+    // A file that somebody has cut short must not grow, as when blocks are reserved.
+    const uint32_t blocks_expected = std::min(allocator()->file_blocks() - window * kWindowBlocks, kWindowBlocks);
+    auto info = fs_->Stat(path.c_str());
+    if (!info.ok() || info->size_bytes < uint64_t{blocks_expected} * kBlockBytes) {
+      return windows_->FaultStatus(allocator()->file_blocks());
+    }
+    XT_ASSIGN_OR_RETURN(const std::unique_ptr<OpenFile> file, fs_->Open(path.c_str()));
+    XT_RETURN_IF_ERROR(file->Write(offset, data, bytes));
+    if (synced) fs_->StartWriteback(path.c_str(), offset, bytes);
+    data += bytes;
+    first += here;
   }
+  return Status::Ok();
 }
 
 Status DurableStore::WriteCaptureInPlace() {

@@ -120,9 +120,12 @@ class DurableStore final : public NodeStore, public OperationLog {
   // `position` begins at 0 and is kept between the steps. kNeedMemory as Stage*.
   Status CompactStep(uint32_t nodes_max, uint64_t* position, uint32_t limit, bool* done);
 
-  // From any thread of a bulk load: stamps blocks of staged nodes that will not change before they are in a
-  // capture, and starts to write them, which the fold then need not wait for.
-  void WriteEarly(uint32_t first, uint32_t blocks);
+  // Whether nodes may be staged unwritten, for WriteStaged: not where stores stay private, or where the host is to be
+  // told of each block, to change it once more.
+  bool MayWriteStaged() const { return !windows_->keeps_private() && !track_touched_; }
+  // From any thread of a bulk load: writes blocks of nodes that were staged unwritten, stamped, from `data`. With
+  // `synced` their way to the disk begins, which the fold then need not wait for.
+  Status WriteStaged(uint32_t first, uint32_t blocks, std::byte* data, bool synced);
   // All four steps, and a second sync so that both slots name this capture: bulk build. With no
   // concurrent user.
   Status WriteCaptureInPlace();

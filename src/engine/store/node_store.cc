@@ -196,7 +196,7 @@ bool NodeStore::FreeExtent(uint32_t block, uint32_t order) noexcept {
   return true;
 }
 
-Status NodeStore::ReserveNodes(uint64_t nodes, uint32_t order) {
+Status NodeStore::ReserveNodes(uint64_t nodes, uint32_t order, bool unwritten) {
   PinForChange();
   ReserveStaged(nodes);
   XT_RETURN_IF_ERROR(ReservePages(table_.PagesForHandles(nodes)));
@@ -205,7 +205,7 @@ Status NodeStore::ReserveNodes(uint64_t nodes, uint32_t order) {
       Grow(&segments_, kArraySegments,
            allocator_.segments() + segments + 2 * SegmentAllocator::kGrowSegmentsMax));
   XT_ASSERT(nodes <= UINT32_MAX);
-  return allocator_.ReserveExtents(order, static_cast<uint32_t>(nodes));
+  return allocator_.ReserveExtents(order, static_cast<uint32_t>(nodes), !unwritten);
 }
 
 void NodeStore::PinForChange() {
@@ -216,26 +216,23 @@ void NodeStore::PinForChange() {
 
 // --- Staging.
 
-NodeRef NodeStore::InitNode(const Staged& staged, uint32_t tree, uint8_t level) {
+NodeRef NodeStore::InitStaged(const Staged& staged, uint32_t tree, uint8_t level) {
   auto* node = reinterpret_cast<BlockHeader*>(windows_->BlockAddress(staged.block));
-  XT_ASSERT(node != nullptr && tree < kTrees && level < kTreeLevelsMax);
-  NodeRef ref{node, staged.order, staged.id};
-  const uint64_t birth = shared_->published_epoch.load(std::memory_order_relaxed) + 1;
-  for (uint32_t i = 0; i < 1u << staged.order; ++i) {
-    BlockHeader* block = ref.block(i);
-    InitBlock(block, level == 0 ? BlockKind::kLeaf : BlockKind::kInner, staged.block + i);
-    block->level = level;
-    block->order = staged.order;
-    block->extent_index = static_cast<uint8_t>(i);
-    block->node_id = staged.id.value;
-    block->birth_epoch = birth;
-    block->tree = tree;
-    if (XT_UNLIKELY(track_touched_)) touched_.push_back(staged.block + i);
+  const NodeRef ref{node, staged.order, staged.id};
+  InitNode(ref, staged.block, tree, level);
+  for (uint32_t i = 0; XT_UNLIKELY(track_touched_) && i < 1u << staged.order; ++i) {
+    touched_.push_back(staged.block + i);
   }
   return ref;
 }
 
 Result<NodeRef> NodeStore::StageNew(uint32_t tree, uint8_t level, uint32_t order) {
+  uint32_t block;
+  XT_RETURN_IF_ERROR(StageUnwritten(order, &block).status());
+  return InitStaged(staged_.back(), tree, level);
+}
+
+Result<NodeRef> NodeStore::StageUnwritten(uint32_t order, uint32_t* block) {
   PinForChange();
   ReserveStaged(1);
   Staged staged{};
@@ -250,7 +247,8 @@ Result<NodeRef> NodeStore::StageNew(uint32_t tree, uint8_t level, uint32_t order
     }
   }
   staged_.push_back(staged);
-  return InitNode(staged, tree, level);
+  *block = staged.block;
+  return NodeRef{nullptr, order, staged.id};
 }
 
 Status NodeStore::StageOld(NodeId id, Staged* staged) {
@@ -279,7 +277,7 @@ Result<NodeRef> NodeStore::StageVersion(NodeId id, uint32_t tree, uint8_t level,
   }
   staged.block = *block;
   staged_.push_back(staged);
-  return InitNode(staged, tree, level);
+  return InitStaged(staged, tree, level);
 }
 
 Status NodeStore::StageFree(NodeId id) {

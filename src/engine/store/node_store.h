@@ -66,12 +66,13 @@ class NodeStore : public StoreInterface {
 
   // --- StoreInterface.
   Result<NodeRef> StageNew(uint32_t tree, uint8_t level, uint32_t order) override;
+  Result<NodeRef> StageUnwritten(uint32_t order, uint32_t* block) override;
   Result<NodeRef> StageVersion(NodeId id, uint32_t tree, uint8_t level, uint32_t order) override;
   Status StageFree(NodeId id) override;
   bool has_staged() const override { return !staged_.empty(); }
   void Publish() noexcept override;
   void Discard() noexcept override;
-  Status ReserveNodes(uint64_t nodes, uint32_t order) override;
+  Status ReserveNodes(uint64_t nodes, uint32_t order, bool unwritten) override;
 
   // --- Extents that are no nodes (table pages), at once and outside of any change.
   // Zeroed and mapped.
@@ -122,7 +123,7 @@ class NodeStore : public StoreInterface {
   Status ReservePages(uint64_t pages);
   void ReserveStaged(uint64_t more);
   Status StageOld(NodeId id, Staged* staged);
-  NodeRef InitNode(const Staged& staged, uint32_t tree, uint8_t level);
+  NodeRef InitStaged(const Staged& staged, uint32_t tree, uint8_t level);
   void PublishOne(const Staged& staged, uint64_t epoch);
   uint64_t GiveBack(uint64_t versions_max) noexcept;
   bool Captured(const VersionRecord& version) const;

@@ -212,12 +212,12 @@ Status RuntimeIndex::Check(std::vector<std::string>* problems) {
 // Under the writer lock.
 Status RuntimeIndex::Load(const double* lo, const double* hi, const uint64_t* record_ids,
                           uint64_t count, uint32_t threads,
-                          std::function<void(uint32_t, uint32_t)> filled) {
+                          WriteBlocks write) {
   XT_RETURN_IF_ERROR(Usable());
   if (!BulkBuild::IsEmpty(*node_store_->shared())) {
     return Status::InvalidArgument("a bulk load needs an empty index");
   }
-  BulkBuild build(node_store_, threads, nullptr, std::move(filled));
+  BulkBuild build(node_store_, threads, nullptr, std::move(write));
   XT_RETURN_IF_ERROR(build.Borrow(lo, hi, record_ids, count));
   return build.Pack();
 }
@@ -508,13 +508,13 @@ Status DurableIndex::BulkLoad(const double* lo, const double* hi, const uint64_t
     return Status::Make(Code::kBusy, "index \"%s\" is being folded",
                         node_store_->windows()->path().c_str());
   }
-  // With several threads it would cost more than it spares: for each page that the kernel cleans all processors that
-  // run one flush their TLBs.
-  std::function<void(uint32_t, uint32_t)> filled;
-  if (threads <= 1) {
-    filled = [this](uint32_t first, uint32_t blocks) { durable.WriteEarly(first, blocks); };
+  WriteBlocks write;
+  if (durable.MayWriteStaged()) {
+    write = [this](uint32_t first, uint32_t blocks, std::byte* data) {
+      return durable.WriteStaged(first, blocks, data, true);
+    };
   }
-  XT_RETURN_IF_ERROR(Load(lo, hi, record_ids, count, threads, std::move(filled)));
+  XT_RETURN_IF_ERROR(Load(lo, hi, record_ids, count, threads, std::move(write)));
   return durable.WriteCaptureInPlace();
 }
 

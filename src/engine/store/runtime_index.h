@@ -16,6 +16,7 @@
 #include "store/durable_runtime.h"
 #include "store/memory_store.h"
 #include "store/shared_insertion.h"
+#include "tree/bulk_loader.h"
 
 namespace xtree {
 
@@ -51,7 +52,7 @@ class RuntimeIndex : public Index {
   virtual Status CheckStore(std::vector<std::string>* problems) = 0;
   virtual Status Usable() const = 0;
   Status Load(const double* lo, const double* hi, const uint64_t* record_ids, uint64_t count,
-              uint32_t threads, std::function<void(uint32_t first_block, uint32_t blocks)> filled = {})
+              uint32_t threads, WriteBlocks write = {})
       XT_REQUIRES(writer_mutex_);
 
   DurableRuntime* const runtime_;

@@ -18,6 +18,21 @@ Result<std::byte*> StoreInterface::MapNode(uint32_t block) const {
   return address;
 }
 
+void StoreInterface::InitNode(const NodeRef& ref, uint32_t block, uint32_t tree, uint8_t level) const {
+  XT_ASSERT(ref.node != nullptr && tree < kTrees && level < kTreeLevelsMax);
+  const uint64_t birth = shared_->published_epoch.load(std::memory_order_relaxed) + 1;
+  for (uint32_t i = 0; i < 1u << ref.order; ++i) {
+    BlockHeader* header = ref.block(i);
+    InitBlock(header, level == 0 ? BlockKind::kLeaf : BlockKind::kInner, block + i);
+    header->level = level;
+    header->order = static_cast<uint8_t>(ref.order);
+    header->extent_index = static_cast<uint8_t>(i);
+    header->node_id = ref.id.value;
+    header->birth_epoch = birth;
+    header->tree = tree;
+  }
+}
+
 Status StoreInterface::Misplaced(const NodeRef& node, uint32_t tree) const {
   return Status::Corruption("block %u of \"%s\" is where a descent of tree %u must not meet it: it is "
                             "on level %u of tree %u",

@@ -94,6 +94,12 @@ class StoreInterface {
   // A new node of 2^order zeroed blocks with headers filled in (kind from level, id, level, order,
   // extent_index, block_number; birth_epoch of the coming publication).
   virtual Result<NodeRef> StageNew(uint32_t tree, uint8_t level, uint32_t order) = 0;
+  // A new node that is written to the file by whoever stages it, before Publish (bulk load): its place is *block, its
+  // `node` null. What is written begins as InitNode makes it.
+  virtual Result<NodeRef> StageUnwritten(uint32_t order, uint32_t* block) = 0;
+  // Fills in the headers that StageNew speaks of, in zeroed blocks at ref.node that are, or will be, blocks `block` on.
+  // From any thread of a bulk load.
+  void InitNode(const NodeRef& ref, uint32_t block, uint32_t tree, uint8_t level) const;
   // A fresh extent for the next version of an existing node; headers as for StageNew. Staging twice
   // for one node in one change is a bug.
   virtual Result<NodeRef> StageVersion(NodeId id, uint32_t tree, uint8_t level, uint32_t order) = 0;
@@ -104,8 +110,8 @@ class StoreInterface {
   // nobody needs any more (a bounded amount of work per call). Cannot fail.
   virtual void Publish() noexcept = 0;
   virtual void Discard() noexcept = 0;
-  // Makes sure that `nodes` StageNew calls of `order` succeed (bulk load).
-  virtual Status ReserveNodes(uint64_t nodes, uint32_t order) = 0;
+  // Makes sure that `nodes` StageNew calls of `order` succeed, or with `unwritten` StageUnwritten ones (bulk load).
+  virtual Status ReserveNodes(uint64_t nodes, uint32_t order, bool unwritten) = 0;
 
   // Call before changing a published block in place, in apply: the host must renew the block's
   // checksum afterwards. One load unless the host has asked for it. At most kTouchedPerChange blocks

@@ -1,8 +1,10 @@
 #include "tree/bulk_loader.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
+#include "base/scratch_array.h"
 #include "tree/curve.h"
 #include "tree/kd_order.h"
 #include "tree/leaf_plan.h"
@@ -16,8 +18,8 @@ namespace {
 constexpr uint32_t kInnerFillPercentMin = 90;
 // Exact leaves in a run of an external load: some 2 MB of boxes.
 constexpr uint32_t kRunLeaves = 256;
-// Blocks that are said to be filled at a time: 1 MiB.
-constexpr uint32_t kFilledBlocks = 128;
+// Blocks that are written at a time: 256 KiB, which stay in a processor's cache.
+constexpr uint32_t kWriteBlocks = 32;
 // Added entries are kept in chunks, so that growing copies nothing.
 constexpr uint32_t kChunkShift = 14;
 constexpr uint32_t kChunkEntries = 1u << kChunkShift;
@@ -89,9 +91,16 @@ struct BulkLoader::State {
   uint64_t added() const { return borrowed_lo != nullptr ? borrowed : ids.size(); }
 
   Status ReserveAll(uint64_t leaves);
+  // A leaf that is staged: in place, or unwritten.
+  struct Place {
+    NodeRef node;
+    uint32_t block;
+  };
   Status Stage(const NodeLayout& layout, uint32_t level, NodeRef* node);
-  void FillLeaves(const std::vector<LeafPlan::Leaf>& planned, const std::vector<uint32_t>& order,
-                  const std::vector<NodeRef>& nodes, uint64_t begin, uint64_t end);
+  Status StageLeaf(const NodeLayout& layout, Place* place);
+  void InitKind(const NodeLayout& layout, const NodeRef& node) const;
+  Status FillLeaves(const std::vector<LeafPlan::Leaf>& planned, const std::vector<uint32_t>& order,
+                    const std::vector<Place>& places, uint64_t begin, uint64_t end);
   Status PackAdded();
   Status PackPending(bool all);
   Status PackUpper(NodeRef* root, uint32_t* height);
@@ -214,9 +223,9 @@ Status BulkLoader::State::ReserveAll(uint64_t new_leaves) {
   }
   staged = true;  // Reserving also pins, which Discard undoes.
   // Handles are the same for all orders, so the sum is asked for; extents of the two orders are not.
-  XT_RETURN_IF_ERROR(store->ReserveNodes(new_leaves + above, leaf.base_order));
+  XT_RETURN_IF_ERROR(store->ReserveNodes(new_leaves + above, leaf.base_order, options.write != nullptr && added() > 0));
   if (inner.base_order == leaf.base_order) return Status::Ok();
-  return store->ReserveNodes(above, inner.base_order);
+  return store->ReserveNodes(above, inner.base_order, false);
 }
 
 Status BulkLoader::State::Stage(const NodeLayout& layout, uint32_t level, NodeRef* node) {
@@ -224,27 +233,57 @@ Status BulkLoader::State::Stage(const NodeLayout& layout, uint32_t level, NodeRe
   XT_ASSIGN_OR_RETURN(*node,
                       store->StageNew(tree, static_cast<uint8_t>(level), layout.base_order));
   ++nodes_by_level[level];
-  // Packing cuts along every dimension, so any may be the one to split by.
-  const auto all = static_cast<uint32_t>((uint64_t{1} << spec.dims) - 1);
-  for (uint32_t i = 0; i < 1u << layout.base_order; ++i) {
-    node->block(i)->kind = layout.kind;
-    node->block(i)->split_dims = all;
-  }
+  InitKind(layout, *node);
   return Status::Ok();
 }
 
-// Fills the leaves [begin, end), and says so of runs of neighbouring blocks.
-void BulkLoader::State::FillLeaves(const std::vector<LeafPlan::Leaf>& planned,
-                                   const std::vector<uint32_t>& order,
-                                   const std::vector<NodeRef>& nodes, uint64_t begin, uint64_t end) {
+Status BulkLoader::State::StageLeaf(const NodeLayout& layout, Place* place) {
+  if (!options.write) {
+    XT_RETURN_IF_ERROR(Stage(layout, 0, &place->node));
+    place->block = place->node.node->block_number;
+    return Status::Ok();
+  }
+  XT_ASSIGN_OR_RETURN(place->node, store->StageUnwritten(layout.base_order, &place->block));
+  ++nodes_by_level[0];
+  return Status::Ok();
+}
+
+void BulkLoader::State::InitKind(const NodeLayout& layout, const NodeRef& node) const {
+  // Packing cuts along every dimension, so any may be the one to split by.
+  const auto all = static_cast<uint32_t>((uint64_t{1} << spec.dims) - 1);
+  for (uint32_t i = 0; i < 1u << layout.base_order; ++i) {
+    node.block(i)->kind = layout.kind;
+    node.block(i)->split_dims = all;
+  }
+}
+
+// Fills the leaves [begin, end), and writes those that are not in place, runs of neighbouring blocks at once.
+Status BulkLoader::State::FillLeaves(const std::vector<LeafPlan::Leaf>& planned,
+                                     const std::vector<uint32_t>& order,
+                                     const std::vector<Place>& places, uint64_t begin, uint64_t end) {
   EntryList list(spec.dims);
-  uint32_t run_first = 0, run_end = 0;
-  const auto end_run = [&] {
-    if (options.filled && run_first < run_end) options.filled(run_first, run_end - run_first);
-    run_first = run_end;
+  ScratchArray<std::byte> buffer(options.write ? size_t{kWriteBlocks} * kBlockBytes : 0);
+  uint32_t run_first = 0, run_blocks = 0;
+  const auto write_run = [&]() -> Status {
+    const uint32_t blocks = std::exchange(run_blocks, 0);
+    return blocks == 0 ? Status::Ok() : options.write(run_first, blocks, buffer.data());
   };
   for (uint64_t n = begin; n < end && !options.cancelled(); ++n) {
     const LeafPlan::Leaf& here = planned[n];
+    NodeRef node = places[n].node;
+    if (options.write) {
+      const uint32_t blocks = 1u << here.layout->base_order;
+      if (places[n].block != run_first + run_blocks || run_blocks + blocks > kWriteBlocks) {
+        XT_RETURN_IF_ERROR(write_run());
+        run_first = places[n].block;
+      }
+      std::byte* at = buffer.data() + size_t{run_blocks} * kBlockBytes;
+      std::fill_n(at, size_t{blocks} * kBlockBytes, std::byte{0});
+      node.node = reinterpret_cast<BlockHeader*>(at);
+      store->InitNode(node, places[n].block, tree, 0);
+      InitKind(*here.layout, node);
+      run_blocks += blocks;
+    }
     list.Resize(here.count);
     for (uint32_t i = 0; i < here.count; ++i) {
       constexpr uint64_t kAhead = 16;
@@ -261,17 +300,11 @@ void BulkLoader::State::FillLeaves(const std::vector<LeafPlan::Leaf>& planned,
       XT_ASSERT(record_id <= kRecordIdMax);
       list.SetId(i, record_id);
     }
-    BlockHeader* node = nodes[n].node;
-    here.layout->Build(node, list, nullptr, here.count,
+    here.layout->Build(node.node, list, nullptr, here.count,
                        here.layout->group_size == plan->shares().group_size);
-    leaves.Set(n, here.layout->Bounds(node), nodes[n].id);
-    if (node->block_number != run_end || run_end - run_first >= kFilledBlocks) {
-      end_run();
-      run_first = node->block_number;
-    }
-    run_end = node->block_number + (1u << here.layout->base_order);
+    leaves.Set(n, here.layout->Bounds(node.node), node.id);
   }
-  end_run();
+  return write_run();
 }
 
 // Packs what Add took. All leaves are staged first, then filled by all threads.
@@ -298,14 +331,16 @@ Status BulkLoader::State::PackAdded() {
       plan->shares(), threads, [this] { return options.cancelled(); });
   XT_RETURN_IF_ERROR(Cancelled());  // The order is none then.
   const std::vector<LeafPlan::Leaf> planned = plan->Leaves(order);
-  std::vector<NodeRef> nodes(planned.size());
-  for (size_t n = 0; n < nodes.size(); ++n) {
-    XT_RETURN_IF_ERROR(Stage(*planned[n].layout, 0, &nodes[n]));
+  std::vector<Place> places(planned.size());
+  for (size_t n = 0; n < places.size(); ++n) {
+    XT_RETURN_IF_ERROR(StageLeaf(*planned[n].layout, &places[n]));
   }
-  leaves.Resize(nodes.size());
+  leaves.Resize(places.size());
+  std::vector<Status> statuses(threads);
   RunThreads(threads, [&](uint32_t t) {
-    FillLeaves(planned, order, nodes, nodes.size() * t / threads, nodes.size() * (t + 1) / threads);
+    statuses[t] = FillLeaves(planned, order, places, places.size() * t / threads, places.size() * (t + 1) / threads);
   });
+  for (Status& status : statuses) XT_RETURN_IF_ERROR(std::move(status));
   return Cancelled();
 }
 

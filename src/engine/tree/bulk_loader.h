@@ -15,6 +15,7 @@
 //             other error the loader is of no use; its destructor gives back what it staged.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -25,14 +26,17 @@
 
 namespace xtree {
 
+using WriteBlocks = std::function<Status(uint32_t first_block, uint32_t blocks, std::byte* data)>;
+
 struct BulkOptions {
   uint32_t leaf_fill_percent = 85;
   uint32_t threads = 1;
   // Once one of these words is not zero, Finish returns kCancelled soon. A host's signal handler sets
   // them. May be null.
   const volatile int* cancel[2] = {nullptr, nullptr};
-  // Called, by any of the threads, for blocks of leaves that will not change any more. Packing goes on meanwhile.
-  std::function<void(uint32_t first_block, uint32_t blocks)> filled = {};
+  // Not null: leaves of what was added are built in memory and written by it, by any of the threads. `data` it may
+  // change.
+  WriteBlocks write = {};
   bool cancelled() const {
     for (const volatile int* word : cancel) {
       if (word != nullptr && __atomic_load_n(word, __ATOMIC_RELAXED) != 0) return true;

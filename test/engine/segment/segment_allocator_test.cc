@@ -244,7 +244,7 @@ TEST(SegmentAllocator, ReservedExtentsCannotFail) {
   for (uint32_t order = 0; order <= kOrderMax; ++order) {
     Fixture f;
     ASSERT_TRUE(f.allocator->CreateFile().ok());
-    ASSERT_TRUE(f.allocator->ReserveExtents(order, 1000).ok());
+    ASSERT_TRUE(f.allocator->ReserveExtents(order, 1000, true).ok());
     f.fs.bytes_max = 0;
     f.fs.fail_map = true;
     uint32_t previous = 0;

@@ -298,7 +298,7 @@ TEST_F(NodeStoreTest, AFullDiskLeavesTheChangeAsItWas) {
 }
 
 TEST_F(NodeStoreTest, ReservedNodesNeedNothingMore) {
-  ASSERT_TRUE(index_.Retry(store_.get(), [&] { return store_->ReserveNodes(5000, 1); }).ok());
+  ASSERT_TRUE(index_.Retry(store_.get(), [&] { return store_->ReserveNodes(5000, 1, false); }).ok());
   index_.fs.bytes_max = 0;
   index_.fs.fail_map = true;
   for (int i = 0; i < 5000; ++i) ASSERT_TRUE(store_->StageNew(kTreeMain, 0, 1).ok());

@@ -6,9 +6,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <map>
 #include <mutex>
-#include <string_view>
+#include <set>
 
 #include "tree/curve.h"
 #include "tree/scan_helpers.h"
@@ -90,37 +91,66 @@ TEST(BulkLoader, PacksTheSameTreeWithAnyNumberOfThreads) {
   EXPECT_EQ(orders[0], orders[1]);
 }
 
-TEST(BulkLoader, PacksBorrowedEntriesOfEveryShapeAndSaysWhichBlocksAreFull) {
+// Borrows the model's entries and loads them.
+Status LoadBorrowed(TestTree* tree, const BulkOptions& options) {
+  std::vector<double> lo, hi;
+  std::vector<uint64_t> ids;
+  for (const auto& [id, key] : tree->model) {
+    lo.insert(lo.end(), key.lo, key.lo + tree->dims());
+    hi.insert(hi.end(), key.hi, key.hi + tree->dims());
+    ids.push_back(id);
+  }
+  BulkLoader loader(&tree->store, kTreeMain, options);
+  const bool points = tree->spec.kind == KeyKind::kPoint;
+  XT_RETURN_IF_ERROR(loader.Borrow(lo.data(), points ? nullptr : hi.data(), ids.data(), ids.size()));
+  return loader.Finish();
+}
+
+TEST(BulkLoader, PacksBorrowedEntriesOfEveryShapeAndHasTheirLeavesWritten) {
   WithEveryShape(67, 5000, 5000, [&](const TestLeaf& leaf, TestTree* tree, RandomKeys*) {
-    std::vector<double> lo, hi;
-    std::vector<uint64_t> ids;
-    for (const auto& [id, key] : tree->model) {
-      lo.insert(lo.end(), key.lo, key.lo + tree->dims());
-      hi.insert(hi.end(), key.hi, key.hi + tree->dims());
-      ids.push_back(id);
-    }
     std::mutex mutex;
-    std::map<uint32_t, uint64_t> filled;  // What the leaf in such a block was when it was full.
-    const auto hash = [&](uint32_t block) {
-      const auto* bytes = reinterpret_cast<const char*>(tree->store.windows()->BlockAddress(block));
-      return std::hash<std::string_view>()({bytes, kBlockBytes});
-    };
+    std::set<uint32_t> written;
     BulkOptions options{90, 3};
-    options.filled = [&](uint32_t first, uint32_t blocks) {
+    options.write = [&](uint32_t first, uint32_t blocks, std::byte* data) {
       std::lock_guard lock(mutex);
       for (uint32_t b = first; b < first + blocks; ++b) {
-        EXPECT_TRUE(filled.emplace(b, hash(b)).second) << b;
+        EXPECT_TRUE(written.insert(b).second) << b;
+        std::byte* block = tree->store.windows()->BlockAddress(b);
+        EXPECT_EQ(reinterpret_cast<BlockHeader*>(block)->kind, BlockKind::kFree);
+        std::copy_n(data + uint64_t{b - first} * kBlockBytes, kBlockBytes, block);
       }
+      std::fill_n(data, uint64_t{blocks} * kBlockBytes, std::byte{0xee});
+      return Status::Ok();
     };
-    BulkLoader loader(&tree->store, kTreeMain, options);
-    ASSERT_TRUE(loader.Borrow(lo.data(), leaf.spec.kind == KeyKind::kPoint ? nullptr : hi.data(),
-                              ids.data(), ids.size()).ok());
-    ASSERT_TRUE(loader.Finish().ok());
+    ASSERT_TRUE(LoadBorrowed(tree, options).ok());
     tree->Check();
     const uint32_t base = 1u << NodeLayout::ExactLeaf(leaf.spec).base_order;
-    EXPECT_EQ(filled.size(), tree->shared().nodes_by_level[0].load() * base);
-    for (const auto& [block, before] : filled) EXPECT_EQ(hash(block), before) << block;
+    EXPECT_EQ(written.size(), tree->shared().nodes_by_level[0].load() * base);
   });
+}
+
+TEST(BulkLoader, LeavesNothingWhenAWriteFails) {
+  TestTree tree(kBoxes);
+  RandomKeys random(kBoxes, 68);
+  FillModel(&tree, &random, 30000);
+  const uint32_t before = tree.store.allocator()->used_blocks();
+  for (uint32_t fail_at = 0;; ++fail_at) {
+    std::atomic<uint32_t> writes{0};
+    BulkOptions options{90, 2};
+    options.write = [&](uint32_t first, uint32_t blocks, std::byte* data) {
+      std::copy_n(data, uint64_t{blocks} * kBlockBytes, tree.store.windows()->BlockAddress(first));
+      return writes++ == fail_at ? Status::Make(Code::kNoSpace, "no space") : Status::Ok();
+    };
+    const Status status = LoadBorrowed(&tree, options);
+    if (status.ok()) {
+      EXPECT_GT(fail_at, 3u);
+      break;
+    }
+    EXPECT_EQ(status.code(), Code::kNoSpace);
+    EXPECT_EQ(tree.store.allocator()->used_blocks(), before);
+    EXPECT_FALSE(tree.store.has_staged());
+  }
+  tree.Check();
 }
 
 TEST(BulkLoader, FillsLeavesAsAsked) {
