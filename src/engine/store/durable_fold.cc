@@ -399,7 +399,11 @@ Status DurableStore::WriteStaged(uint32_t first, uint32_t blocks, std::byte* dat
       return windows_->FaultStatus(allocator()->file_blocks());
     }
     XT_ASSIGN_OR_RETURN(const std::unique_ptr<OpenFile> file, fs_->Open(path.c_str()));
-    XT_RETURN_IF_ERROR(file->Write(offset, data, bytes));
+    if (file != nullptr) {
+      XT_RETURN_IF_ERROR(file->Write(offset, data, bytes));
+    } else {
+      std::memcpy(windows_->BlockAddress(first), data, bytes);
+    }
     if (synced) fs_->StartWriteback(path.c_str(), offset, bytes);
     data += bytes;
     first += here;

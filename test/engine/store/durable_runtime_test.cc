@@ -241,6 +241,23 @@ TEST_F(DurableRuntimeTest, ABulkLoadIsDurableWhenItReturns) {
   ExpectSound(recovered);
 }
 
+TEST_F(DurableRuntimeTest, ABulkLoadStoresItsLeavesWhereNoFileCanBeKeptOpen) {
+  FaultyFileSystem files;
+  ASSERT_EQ(files.Open("a")->get(), nullptr);
+  options_.fs = &files;
+  auto runtime = Open();
+  Index* index = *runtime->CreateIndex("a", IndexOptions{});
+  std::vector<double> corners;
+  std::vector<uint64_t> ids(20'000);
+  for (uint64_t i = 0; i < ids.size(); ++i) {
+    ids[i] = i;
+    corners.insert(corners.end(), {static_cast<double>(i % 150), static_cast<double>(i / 150)});
+  }
+  ASSERT_TRUE(index->BulkLoad(corners.data(), corners.data(), ids.data(), ids.size(), 2).ok());
+  EXPECT_EQ(Ids(index).size(), ids.size());
+  ExpectSound(index);
+}
+
 TEST_F(DurableRuntimeTest, NamesAreCheckedAndIndexesDroppedWithAllTheirFiles) {
   auto runtime = Open();
   for (const char* name : {"", "a/b", "..", "a_log", "a.1"}) {
