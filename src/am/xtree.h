@@ -117,6 +117,7 @@ typedef struct XtHandle
 	XtFileId	file;
 	Oid			relid;			/* of the relation, InvalidOid in the startup process */
 	uint32		blocks_seen;	/* data blocks when redo last told the host's smgr */
+	uint64		expected_lsn;	/* startup process only: the last record that the engine was told to expect */
 	uint64		fold_retry_bytes;	/* log size at which a fold that could not run is tried again */
 	uint32		touched;		/* changes since blocks were stamped with checksums */
 	int			scans;			/* live scans and builds; the handle stays open for them */

@@ -90,6 +90,10 @@ typedef struct xl_xtree_adopted
 /* Redo of a fold waits so long for another fold of the same index to end. */
 #define REDO_FOLD_WAITS_MAX	6000
 
+/* Redo looks up so many insertions into an index together, which are found among so many records. */
+#define AHEAD_RECORDS		32
+#define AHEAD_INSERTIONS	XT_EXPECTED_MAX
+
 /* --- Writing ---------------------------------------------------------------------------------- */
 static bool
 request_sync(XtHandle *handle, ForkNumber fork, uint32 segment, bool wait)
@@ -377,16 +381,60 @@ say_malformed(XLogReaderState *record, XtError *error)
 			 LSN_FORMAT_ARGS(record->ReadRecPtr));
 }
 
-/* Reads the key behind the head of an insertion. False if what follows is no key of the head's shape. */
+/*
+ * Reads the key behind the head of an insertion, of whose record these are the data. False if what follows is no key
+ * of the head's shape.
+ */
 static bool
-get_key(XLogReaderState *record, const xl_xtree_insert *head, double *lo, double *hi)
+get_key(const char *data, uint32 length, const xl_xtree_insert *head, double *lo, double *hi)
 {
 	int			dims = head->shape & XL_SHAPE_DIMS;
 
 	return dims <= XT_DIMS_MAX &&
-		xt_unpack_coords(XLogRecGetData(record) + SizeOfXtreeInsert,
-						 XLogRecGetDataLen(record) - SizeOfXtreeInsert, head->packing, dims,
+		xt_unpack_coords(data + SizeOfXtreeInsert, length - SizeOfXtreeInsert, head->packing, dims,
 						 (head->shape & XL_SHAPE_POINT) != 0, lo, hi);
+}
+
+static uint64
+record_id_of(const xl_xtree_insert *head)
+{
+	return ((uint64) head->block_hi << 32) | ((uint64) head->block_lo << 16) | head->offset;
+}
+
+/*
+ * Has the engine look up where this insertion and the next ones into the same index go, as far as the host has decoded
+ * them: their misses of the cache then overlap. Writer lock held.
+ */
+static void
+look_ahead(XLogReaderState *record, XtHandle *handle)
+{
+	DecodedXLogRecord *next = record->record;
+	int			insertions = 0;
+
+	if (next->lsn <= handle->expected_lsn)
+		return;					/* one of those that were looked up together */
+	for (int i = 0; i < AHEAD_RECORDS && insertions < AHEAD_INSERTIONS && next != NULL;
+		 i++, next = XtDecodedNext(next))
+	{
+		xl_xtree_insert head;
+		double		lo[XT_DIMS_MAX];
+		double		hi[XT_DIMS_MAX];
+
+		if (next->header.xl_rmid != RM_XTREE_ID ||
+			(next->header.xl_info & ~XLR_INFO_MASK) != XLOG_XTREE_INSERT ||
+			next->main_data_len < SizeOfXtreeInsert)
+			continue;
+		memcpy(&head, next->main_data, SizeOfXtreeInsert);
+		if (head.node.relNode != handle->key.relation || head.node.dbNode != handle->key.database ||
+			head.node.spcNode != handle->key.tablespace || head.shape != shape_of(&handle->spec) ||
+			!get_key(next->main_data, next->main_data_len, &head, lo, hi))
+			continue;
+		xt_expect_insert(handle->index, lo, hi, record_id_of(&head));
+		handle->expected_lsn = next->lsn;
+		insertions++;
+	}
+	if (insertions > 1)
+		xt_walk_ahead(handle->index);
 }
 
 static void
@@ -404,9 +452,11 @@ redo_insert(XLogReaderState *record)
 	handle = redo_begin(&head.node, record->EndRecPtr);
 	if (handle == NULL)
 		return;
-	record_id = ((uint64) head.block_hi << 32) | ((uint64) head.block_lo << 16) | head.offset;
+	look_ahead(record, handle);
+	record_id = record_id_of(&head);
 	ok = head.shape == 0 ||
-		(head.shape == shape_of(&handle->spec) && get_key(record, &head, lo, hi));
+		(head.shape == shape_of(&handle->spec) &&
+		 get_key(XLogRecGetData(record), XLogRecGetDataLen(record), &head, lo, hi));
 	if (!ok)
 		say_malformed(record, &error);
 	else
@@ -651,7 +701,7 @@ xtree_desc(StringInfo buf, XLogReaderState *record)
 								 ((uint32) head.block_hi << 16) | head.block_lo, head.offset);
 				if (head.shape == 0)
 					appendStringInfoString(buf, "; null");
-				else if (get_key(record, &head, lo, hi))
+				else if (get_key(data, XLogRecGetDataLen(record), &head, lo, hi))
 					for (int d = 0; d < (head.shape & XL_SHAPE_DIMS); d++)
 						appendStringInfo(buf, "%s%g..%g", d == 0 ? "; key " : ", ", lo[d], hi[d]);
 				break;

@@ -11,6 +11,7 @@
 #include "tree/choose_subtree.h"
 #include "tree/kernels.h"
 #include "tree/packed_coords.h"
+#include "tree/paths_ahead.h"
 
 using namespace xtree;        // NOLINT: this file is the boundary; its own names all begin with xt.
 using namespace xtree::capi;  // NOLINT
@@ -24,6 +25,7 @@ static_assert(XT_SCAN_BATCH_MIN == kScanBatchMin);
 static_assert(XT_PACKED_BYTES_MAX == kPackedBytesMax);
 static_assert(XT_SUPERBLOCKS == kSuperblockSlots);
 static_assert(XT_BLOCK_NUMBER_OFFSET == offsetof(BlockHeader, block_number));
+static_assert(XT_EXPECTED_MAX == PathsAhead::kPathsMax);
 static_assert(XT_DELETE_BATCH_MAX == IndexDetails::kDeleteBatchMax);
 static_assert(sizeof(XtPredicate) == sizeof(Predicate));
 static_assert(offsetof(XtPredicate, hi_max) == offsetof(Predicate, hi_max));
@@ -308,6 +310,25 @@ bool xt_prepare_insert(XtIndex* index, const double* lo, const double* hi, uint6
     if (lo == nullptr) return index->store.details()->PrepareInsert(nullptr, record_id);
     const Key key = MakeKey(index->shared->trees[kTreeMain].spec, lo, hi);
     return index->store.details()->PrepareInsert(&key, record_id);
+  });
+}
+
+void xt_expect_insert(XtIndex* index, const double* lo, const double* hi, uint64_t record_id) noexcept {
+  XtError ignored;
+  GuardFiles(index, OnFault::kFail, &ignored, [&] {
+    XT_RETURN_IF_ERROR(Usable(index));
+    const Key key = MakeKey(index->shared->trees[kTreeMain].spec, lo, hi);
+    index->store.details()->ExpectInsert(key, record_id);
+    return Status::Ok();
+  });
+}
+
+void xt_walk_ahead(XtIndex* index) noexcept {
+  XtError ignored;
+  GuardFiles(index, OnFault::kFail, &ignored, [&] {
+    XT_RETURN_IF_ERROR(Usable(index));
+    index->store.details()->WalkAhead();
+    return Status::Ok();
   });
 }
 

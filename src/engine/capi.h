@@ -220,7 +220,14 @@ XT_API bool xt_unpack_coords(const char *from, uint32_t bytes, uint8_t packing, 
  * xt_contains route keys in the same way. */
 XT_API bool xt_prepare_insert(XtIndex *index, const double *lo, const double *hi,
 							  uint64_t record_id, XtError *error) XT_NOEXCEPT;
-/* The same for several processes at a time, which hold W shared from here to the end of xt_apply (or
+/* W. Hints: insertions that come soon (`lo` not NULL), XT_EXPECTED_MAX at most; then their paths are walked together, so
+ * that what they will read is in the cache. Nothing is read for that which is not mapped and verified, and it does not matter if
+ * they never come. A fault in a file is met as by any call: the next one fails. */
+#define XT_EXPECTED_MAX 8
+XT_API void xt_expect_insert(XtIndex *index, const double *lo, const double *hi, uint64_t record_id)
+	XT_NOEXCEPT;
+XT_API void xt_walk_ahead(XtIndex *index) XT_NOEXCEPT;
+/* xt_prepare_insert for several processes at a time, which hold W shared from here to the end of xt_apply (or
  * xt_discard). True without `prepared`: it takes more than an entry in a leaf that has room; give W up, take it
  * exclusively and use xt_prepare_insert. Who appends to a log first need not have the lower LSN. */
 XT_API bool xt_prepare_insert_shared(XtIndex *index, const double *lo, const double *hi,

@@ -78,11 +78,23 @@ Status IndexDetails::PrepareInsert(const Key* key, uint64_t record_id) {
   pending_.record_id = record_id;
   Preparation preparation(this);
   XTree& tree = trees_[pending_.tree];
-  XT_RETURN_IF_ERROR(tree.LocateInsert(pending_.key));
+  XT_RETURN_IF_ERROR(tree.LocateInsert(pending_.key, record_id));
   XT_RETURN_IF_ERROR(ReserveLog(InsertPayloadBytes(shared.trees[pending_.tree].spec)));
   XT_RETURN_IF_ERROR(tree.PrepareInsert(pending_.key, record_id));
   preparation.Keep();
   return Status::Ok();
+}
+
+void IndexDetails::ExpectInsert(const Key& key, uint64_t record_id) {
+  uint32_t tree;
+  Key routed;
+  if (!Route(*store_->shared(), &key, record_id, &tree, &routed).ok() || tree != kTreeMain) return;
+  trees_[kTreeMain].ExpectInsert(routed, record_id);
+}
+
+void IndexDetails::WalkAhead() {
+  const WindowPin pin(store_->windows());
+  trees_[kTreeMain].WalkAhead();
 }
 
 Status IndexDetails::PrepareDelete(uint32_t tree, const Key& bound, const uint64_t* record_ids,

@@ -68,6 +68,10 @@ class IndexDetails {
 
   // `key` null: the row's key is NULL. kInvalidArgument: no such record id, or a box with lo > hi.
   Status PrepareInsert(const Key* key, uint64_t record_id);
+  // Hints, under the writer lock as well: insertions that come soon, and then a walk on all their paths, so that what
+  // they will read is in the cache (tree/paths_ahead.h).
+  void ExpectInsert(const Key& key, uint64_t record_id);
+  void WalkAhead();
   // REQUIRES: 1 <= count <= kDeleteBatchMax. Borrows record_ids (in any order) until Apply or Discard.
   // In kTreeNull the keys are NullTreeKey values. If `found` is 0 there is nothing to apply, and nothing to discard.
   Status PrepareDelete(uint32_t tree, const Key& bound, const uint64_t* record_ids, uint32_t count,

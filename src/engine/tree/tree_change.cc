@@ -11,10 +11,8 @@ Result<NodeRef> TreeChange::Find(NodeId id, int level) const {
   if (XT_UNLIKELY(ref.node == nullptr)) {
     XT_ASSIGN_OR_RETURN(ref, store_->LookupNewest(id));
   }
-  const BlockHeader& node = *ref.node;
-  const bool right_level = level < 0 ? node.level < kTreeLevelsMax : node.level == level;
-  if (XT_UNLIKELY(!right_level || node.tree != tree_ || node.node_id != id.value ||
-                  node.order != ref.order)) {
+  if (XT_UNLIKELY(!IsOf(ref, level))) {
+    const BlockHeader& node = *ref.node;
     return Status::Corruption("block %" PRIu32 " of \"%s\" holds node %" PRIx64
                               " of tree %" PRIu32 " on level %u where node %" PRIx64
                               " on level %d was expected",

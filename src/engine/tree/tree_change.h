@@ -59,12 +59,23 @@ class TreeChange {
   bool IsMutable(const NodeRef& ref) const { return store_->IsMutable(ref.node); }
   // The newest version. kCorruption unless it is a node of this tree on `level` (-1: any).
   Result<NodeRef> Find(NodeId id, int level) const;
+  // The same where that takes no mapping and no verification; a null node where it would, or where Find would fail.
+  NodeRef FindKnown(NodeId id) const {
+    const NodeRef ref = store_->TryLookup(id, ~uint64_t{0});
+    if (ref.node == nullptr || !IsOf(ref, -1)) return {};
+    return ref;
+  }
   // Where to go from a directory node to insert `box`. Find will follow: what the next step reads of a
   // child that may be chosen is fetched at once, so that its cache misses overlap.
   ChildChoice ChooseChild(const NodeRef& inner, const Box32& box) const {
     const NodeLayout& l = inner_layout();
     return ChooseSubtree(l, inner.node, box, store_,
                          inner.node->level > 1 ? l.ids_offset : sizeof(BlockHeader));
+  }
+  void PrefetchEntry(NodeId id) const { store_->PrefetchEntry(id); }
+  // What a descent reads first of a node on `level`.
+  void PrefetchHead(NodeId id, uint32_t level) const {
+    store_->PrefetchNode(id, level > 0 ? inner_layout().ids_offset : sizeof(BlockHeader));
   }
   // The same for all of the first block.
   void PrefetchWhole(NodeId id) const { store_->PrefetchNode(id, kBlockBytes); }
@@ -98,6 +109,12 @@ class TreeChange {
     uint32_t entry;
   };
 
+  // Whether the node is what its name and this tree say, on `level` (-1: any).
+  bool IsOf(const NodeRef& ref, int level) const {
+    const BlockHeader& node = *ref.node;
+    const bool right_level = level < 0 ? node.level < kTreeLevelsMax : node.level == level;
+    return right_level && node.tree == tree_ && node.node_id == ref.id.value && node.order == ref.order;
+  }
   TreeShared& shared() const { return store_->shared()->trees[tree_]; }
   bool IsSupernode(uint32_t level, uint32_t order) const {
     return level > 0 && order > inner_layout().base_order;

@@ -5,10 +5,17 @@
 
 namespace xtree {
 
-Status TreeInsertion::Locate(const Key& key) {
-  key_box_ = Box32::Around(change_.spec().dims, key.lo, key.hi);
+Status TreeInsertion::Locate(const Key& key, uint64_t record_id) {
+  const uint32_t dims = change_.spec().dims;
+  const PathsAhead::Path* ahead = ahead_.Take(key, record_id);
+  if (ahead != nullptr) {
+    std::copy(ahead->box.lo, ahead->box.lo + dims, key_box_.lo);
+    std::copy(ahead->box.hi, ahead->box.hi + dims, key_box_.hi);
+  } else {
+    key_box_ = Box32::Around(dims, key.lo, key.hi);
+  }
   leaf_ = change_.root();
-  return leaf_.valid() ? Descend(leaf_) : Status::Ok();
+  return leaf_.valid() ? Descend(leaf_, ahead) : Status::Ok();
 }
 
 Status TreeInsertion::Prepare(const Key& key, uint64_t record_id) {
@@ -44,7 +51,8 @@ Status TreeInsertion::PlantRoot(const Key& key, uint64_t record_id) {
   return Status::Ok();
 }
 
-Status TreeInsertion::Descend(NodeId root) {
+// `ahead`: null, or a path that was chosen before, of which as much is followed as still leads on.
+Status TreeInsertion::Descend(NodeId root, const PathsAhead::Path* ahead) {
   const NodeLayout& inner = change_.inner_layout();
   XT_ASSIGN_OR_RETURN(NodeRef ref, change_.Find(root, -1));
   for (depth_ = 0;; ++depth_) {
@@ -56,7 +64,10 @@ Status TreeInsertion::Descend(NodeId root) {
       return Status::Corruption("directory node %" PRIx64 " in block %" PRIu32 " is empty",
                                 ref.id.value, ref.node->block_number);
     }
-    step.child = change_.ChooseChild(ref, key_box_);
+    if (ahead == nullptr || !ahead->Leads(depth_, inner, ref, &step.child)) {
+      ahead = nullptr;
+      step.child = change_.ChooseChild(ref, key_box_);
+    }
     leaf_ = inner.Child(ref.node, step.child.entry);
     if (level == 1) {
       ++depth_;

@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "tree/choose_subtree.h"
+#include "tree/paths_ahead.h"
 #include "tree/split.h"
 #include "tree/tree_change.h"
 
@@ -20,9 +21,11 @@ class TreeInsertion {
 
   // Chooses the path, and has the leaf fetched: what the caller does before Prepare costs less than it
   // takes. On failure of either the caller discards the change.
-  Status Locate(const Key& key);
-  // Leaves in the change what it takes to insert the entry. REQUIRES: Locate(key), in this change.
+  Status Locate(const Key& key, uint64_t record_id);
+  // Leaves in the change what it takes to insert the entry. REQUIRES: Locate of the same, in this change.
   Status Prepare(const Key& key, uint64_t record_id);
+  // Insertions that come soon; Locate follows their paths.
+  PathsAhead& ahead() { return ahead_; }
 
  private:
   // One node on the way down, and the child that was chosen in it.
@@ -39,7 +42,7 @@ class TreeInsertion {
   };
 
   Status PlantRoot(const Key& key, uint64_t record_id);
-  Status Descend(NodeId root);
+  Status Descend(NodeId root, const PathsAhead::Path* ahead);
   Status InsertIntoLeaf(const Key& key, uint64_t record_id, bool* split);
   Status RebuildLeaf(const NodeRef& leaf);
   Status UpdateInner(uint32_t depth, bool* split);
@@ -51,6 +54,7 @@ class TreeInsertion {
   void ReadEntries(const NodeRef& ref);
 
   TreeChange& change_;
+  PathsAhead ahead_{&change_};
   Box32 key_box_;
   NodeId leaf_;                   // Invalid in an empty tree.
   uint32_t depth_ = 0;            // Of the leaf; path_[0] is the root.

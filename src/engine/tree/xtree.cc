@@ -43,17 +43,23 @@ Status Guarded(TreeChange* change, Prepare prepare) {
 }
 }  // namespace
 
-Status XTree::LocateInsert(const Key& key) {
+void XTree::ExpectInsert(const Key& key, uint64_t record_id) {
+  pending().insertion.ahead().Begin(key, record_id);
+}
+
+void XTree::WalkAhead() { pending().insertion.ahead().Walk(); }
+
+Status XTree::LocateInsert(const Key& key, uint64_t record_id) {
   Pending& p = pending();
   XT_RETURN_IF_ERROR(p.change.Begin());
-  XT_RETURN_IF_ERROR(p.insertion.Locate(key));
+  XT_RETURN_IF_ERROR(p.insertion.Locate(key, record_id));
   p.located = true;
   return Status::Ok();
 }
 
 Status XTree::PrepareInsert(const Key& key, uint64_t record_id) {
   Pending& p = pending();
-  if (!p.located) XT_RETURN_IF_ERROR(LocateInsert(key));
+  if (!p.located) XT_RETURN_IF_ERROR(LocateInsert(key, record_id));
   p.located = false;
   return Guarded(&p.change, [&] { return p.insertion.Prepare(key, record_id); });
 }

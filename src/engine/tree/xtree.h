@@ -37,9 +37,13 @@ class XTree {
   ~XTree();
   XTree(const XTree&) = delete;
 
+  // Insertions that come soon, and then a walk to have fetched what they will read (tree/paths_ahead.h). Hints only, and
+  // never an error. Windows pinned for WalkAhead.
+  void ExpectInsert(const Key& key, uint64_t record_id);
+  void WalkAhead();
   // The first half of PrepareInsert, for who has something else to do before the second, while memory
-  // fetches the leaf. PrepareInsert of the same key, or Discard, must follow.
-  Status LocateInsert(const Key& key);
+  // fetches the leaf. PrepareInsert of the same entry, or Discard, must follow.
+  Status LocateInsert(const Key& key, uint64_t record_id);
   // Chooses the path, builds whatever new versions the insertion needs (copies of captured nodes,
   // splits, supernodes), and remembers the in-place edits.
   Status PrepareInsert(const Key& key, uint64_t record_id);
