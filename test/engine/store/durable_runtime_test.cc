@@ -178,15 +178,14 @@ TEST_F(DurableRuntimeTest, EventualFlushesByItself) {
 }
 
 TEST_F(DurableRuntimeTest, EventualCommitsFailOnceAFlushHas) {
-  SimFileSystem files;
-  options_.directory = "/db";
+  FaultyFileSystem files;
   options_.fs = &files;
   options_.mode = DurabilityMode::kEventual;
   options_.flush_interval_ms = 1;
   options_.background_checkpoints = false;
   auto runtime = Open();
   Index* index = *runtime->CreateIndex("a", IndexOptions{});
-  files.FailKinds(SimFileSystem::kSync, Status::Make(Code::kIoError, "injected: I/O error"));
+  files.fail_sync = true;
   Status commit;
   for (uint64_t i = 0; i < 2000 && commit.ok(); ++i) {
     ASSERT_TRUE(index->Insert(PointKey(1, static_cast<double>(i)), i).ok());
@@ -194,9 +193,10 @@ TEST_F(DurableRuntimeTest, EventualCommitsFailOnceAFlushHas) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   EXPECT_FALSE(commit.ok());
-  files.FailKinds(0, Status());
+  files.fail_sync = false;
   EXPECT_FALSE(index->Commit().ok());
   EXPECT_FALSE(runtime->CommitAll().ok());
+  runtime.reset();
 }
 
 TEST_F(DurableRuntimeTest, InMemoryIndexesNeedNoDirectory) {
@@ -443,6 +443,7 @@ TEST_F(DurableRuntimeTest, AnIndexIsNotOpenedWhileItIsBeingClosed) {
   options_.fs = &files;
   options_.clock = &clock;
   options_.mode = DurabilityMode::kEventual;
+  options_.flush_interval_ms = 1'000'000;
   options_.background_checkpoints = false;
   auto runtime = Open();
   Index* index = *runtime->CreateIndex("a", IndexOptions{});

@@ -20,6 +20,7 @@ class FaultyFileSystem final : public FileSystem {
   uint64_t bytes_max = UINT64_MAX;
   bool fail_truncate = false;
   bool fail_map = false;
+  std::atomic<bool> fail_sync{false};
   uint32_t reserves = 0;
   uint32_t punches = 0;
   uint32_t truncates = 0;
@@ -56,6 +57,7 @@ class FaultyFileSystem final : public FileSystem {
     syncs.fetch_add(1);
     if (const auto before = before_sync) before();
     if (sync_takes.count() > 0) std::this_thread::sleep_for(sync_takes);
+    if (fail_sync) return Status::Make(Code::kIoError, "no sync today");
     return files_.Sync(path);
   }
   Result<std::unique_ptr<OpenFile>> Open(const char* path) override {
