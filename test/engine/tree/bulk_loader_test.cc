@@ -130,8 +130,8 @@ TEST(BulkLoader, PacksBorrowedEntriesOfEveryShapeAndHasTheirLeavesWritten) {
 }
 
 TEST(BulkLoader, LeavesNothingWhenAWriteFails) {
-  TestTree tree(kBoxes);
-  RandomKeys random(kBoxes, 68);
+  TestTree tree(kBoxes2);
+  RandomKeys random(kBoxes2, 68);
   FillModel(&tree, &random, 30000);
   const uint32_t before = tree.store.allocator()->used_blocks();
   for (uint32_t fail_at = 0;; ++fail_at) {

@@ -10,7 +10,7 @@ namespace xtree {
 namespace {
 
 class PathsAheadKinds : public ::testing::TestWithParam<KeySpec> {};
-INSTANTIATE_TEST_SUITE_P(Kinds, PathsAheadKinds, ::testing::ValuesIn(SomeSpecs()), SpecName);
+INSTANTIATE_TEST_SUITE_P(Kinds, PathsAheadKinds, ::testing::ValuesIn(SomeSpecs()), ParamName);
 
 void Walk(TestTree* t) {
   const WindowPin pin(t->store.windows());
