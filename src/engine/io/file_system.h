@@ -5,7 +5,8 @@
 // write back any dirty page at any time.
 //
 // Threads:     every method from any thread.
-// Descriptors: none is kept. Each call opens the file, does its work and closes it; only an OpenFile has one.
+// Descriptors: none is kept. Each call opens the file, does its work and closes it; only an OpenFile and a
+//              DirectoryLock have one.
 // Paths:       relative to the process's directory or absolute; names are the caller's.
 #pragma once
 
@@ -34,6 +35,13 @@ class OpenFile {
   virtual Status Write(uint64_t offset, const std::byte* from, uint64_t length) = 0;
   // As FileSystem::Sync.
   virtual Status Sync() = 0;
+};
+
+// While this lives nobody else has the lock of the directory, in this process or another. The end of the process
+// releases it, however it comes.
+class DirectoryLock {
+ public:
+  virtual ~DirectoryLock() = default;
 };
 
 class FileSystem {
@@ -96,6 +104,11 @@ class FileSystem {
   virtual Status SyncDirectory(const char* path) = 0;
   virtual Status Remove(const char* path) = 0;
   virtual Status CreateDirectory(const char* path) = 0;
+  // kBusy: somebody has it. Null: files here are this process's own, or nobody counts on it.
+  virtual Result<std::unique_ptr<DirectoryLock>> LockDirectory(const char* path) {
+    (void)path;
+    return std::unique_ptr<DirectoryLock>();
+  }
 };
 
 // The process-wide POSIX implementation.

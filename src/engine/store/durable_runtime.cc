@@ -164,6 +164,7 @@ class RuntimeImpl final : public DurableRuntime {
   const RuntimeOptions options_;
   FileSystem* const fs_;
   Clock* const clock_;
+  std::unique_ptr<DirectoryLock> directory_lock_;
   const std::shared_ptr<EpochDomain> domain_;
   WindowBudget budget_;
   OpenLogs open_logs_;
@@ -189,6 +190,7 @@ Status RuntimeImpl::Start() {
     XT_RETURN_IF_ERROR(fs_->CreateDirectory(options_.directory.c_str()));
     XT_RETURN_IF_ERROR(fs_->SyncDirectory(options_.directory.c_str()));
   }
+  XT_ASSIGN_OR_RETURN(directory_lock_, fs_->LockDirectory(options_.directory.c_str()));
   const bool flusher = options_.mode == DurabilityMode::kEventual;
   if (!options_.background_checkpoints && !flusher) return Status::Ok();
   const uint32_t interval_ms =

@@ -16,7 +16,8 @@
 //
 // Threads:     everything from any thread. Readers take no lock; insertions into one index run
 //              beside each other but where they change its structure, and in STRICT; others take turns.
-// Descriptors: none while idle, but one io_uring.
+// Descriptors: none while idle, but one io_uring and the directory, which is locked: a second runtime on it,
+//              of this process or another, is refused with kBusy.
 #pragma once
 
 #include <cstdint>

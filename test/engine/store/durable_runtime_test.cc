@@ -6,10 +6,12 @@
 #include "store/durable_runtime.h"
 
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cmath>
+#include <csignal>
 #include <filesystem>
 #include <functional>
 #include <future>
@@ -197,6 +199,30 @@ TEST_F(DurableRuntimeTest, EventualCommitsFailOnceAFlushHas) {
   EXPECT_FALSE(index->Commit().ok());
   EXPECT_FALSE(runtime->CommitAll().ok());
   runtime.reset();
+}
+
+TEST_F(DurableRuntimeTest, ADirectoryHasOneRuntimeAtATime) {
+  auto runtime = Open();
+  auto second = DurableRuntime::Open(options_);
+  ASSERT_FALSE(second.ok());
+  EXPECT_EQ(second.status().code(), Code::kBusy);
+  // Another process; and the death of one releases the lock.
+  const pid_t child = fork();
+  if (child == 0) _exit(DurableRuntime::Open(options_).status().code() == Code::kBusy ? 0 : 1);
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  runtime.reset();
+  const pid_t holder = fork();
+  if (holder == 0) {
+    auto held = DurableRuntime::Open(options_);
+    if (held.ok()) raise(SIGKILL);
+    _exit(1);
+  }
+  ASSERT_EQ(waitpid(holder, &status, 0), holder);
+  EXPECT_TRUE(WIFSIGNALED(status));
+  runtime = Open();
+  EXPECT_NE(runtime, nullptr);
 }
 
 TEST_F(DurableRuntimeTest, InMemoryIndexesNeedNoDirectory) {
