@@ -19,7 +19,6 @@
 namespace xtree {
 namespace {
 
-
 class PackedCoords : public ::testing::Test {
  protected:
   // A number of `kind`: 0 whole, 1 with few digits, 2 exact in f32, 3 any bits at all, 4 from a list.

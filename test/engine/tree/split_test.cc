@@ -16,7 +16,6 @@
 namespace xtree {
 namespace {
 
-
 struct Boxes {
   uint32_t dims;
   std::vector<double> values;  // lo x dims, hi x dims per box.

@@ -7,7 +7,6 @@
 namespace xtree {
 namespace {
 
-
 // A tree of two leaves under a root, and the nodes by hand.
 class TreeChangeTest : public ::testing::Test {
  protected:

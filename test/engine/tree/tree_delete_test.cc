@@ -9,7 +9,6 @@
 namespace xtree {
 namespace {
 
-
 void Fill(TestTree* t, uint64_t count, uint32_t seed) {
   KeyMaker keys(t->spec, seed);
   for (uint64_t id = 0; id < count; ++id) t->Insert(keys.Next(), id);

@@ -11,7 +11,6 @@
 namespace xtree {
 namespace {
 
-
 class InsertKinds : public ::testing::TestWithParam<KeySpec> {};
 INSTANTIATE_TEST_SUITE_P(Kinds, InsertKinds, ::testing::ValuesIn(SomeSpecs()), ParamName);
 
